@@ -1,0 +1,56 @@
+"""What every inverter protocol is: requests in, a view of the battery out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from controller.model.inverter import InverterRequest, InverterView
+from controller.ports import CanFrame, RegisterWrite
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one tick tells the inverter: frames to send, and the register blocks to serve (first register → values)."""
+
+    frames: tuple[CanFrame, ...] = ()
+    registers: Mapping[int, tuple[int, ...]] | None = None
+
+
+class InverterState(Protocol):
+    """The other end of one inverter's cable, as a value."""
+
+    def receive(
+        self, frames: Sequence[CanFrame], writes: Sequence[RegisterWrite], polls: int, now_ms: int
+    ) -> Self:
+        """Take in frames, register writes and the number of valid requests since the last tick."""
+
+    def request(self, now_ms: int) -> InverterRequest:
+        """What the inverter asks now."""
+
+    def answer(self, view: InverterView, now_ms: int) -> tuple[Self, Answer]:
+        """What it is told now."""
+
+
+@dataclass(frozen=True)
+class InverterProtocol:
+    """One row of the registry.
+
+    asks: it gives its go before we may close. zero_ms, silent_ms: silence after which limits are 0, and after which we
+    open. follow_ms: the time it needs to follow a new limit. max_w: what it can be offered at most.
+    offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it.
+    """
+
+    name: str
+    title: str
+    asks: bool
+    zero_ms: int
+    silent_ms: int
+    follow_ms: int
+    max_w: float
+    offers_before_go: bool
+    tx: frozenset[int]
+
+    def start(self) -> InverterState:
+        raise NotImplementedError
