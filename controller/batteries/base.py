@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from controller.codec.dbc import Values
 from controller.model.battery import BatterySnapshot
+from controller.model.settings import NO_OPTIONS, Option, OptionValue
 from controller.ports import CanFrame
 from statecharts.supervisor import Contactor
 
@@ -37,8 +39,7 @@ class BatteryProtocol:
     """One row of the registry.
 
     rx: ids it listens to, with the cycle in ms. tx: ids it may send (the gate refuses all others). wirings: those it
-    can be used with. telling: ids that only this battery sends, for `log identify`. options: names and defaults of its
-    own config keys.
+    can be used with. telling: ids that only this battery sends, for `log identify`. options: config keys of its own.
     """
 
     name: str
@@ -48,10 +49,29 @@ class BatteryProtocol:
     wirings: tuple[str, ...]
     chemistries: tuple[str, ...]
     telling: frozenset[int]
+    options: tuple[Option, ...] = ()
 
-    def start(self) -> BatteryState:
+    def chosen(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+        """Every option with its value. Raises KeyError for a foreign key, ValueError for a value it cannot have."""
+        foreign = sorted(options.keys() - {option.name for option in self.options})
+        if foreign:
+            raise KeyError(f"{self.name} has no option {', '.join(foreign)}")
+        chosen = {option.name: options.get(option.name, option.default) for option in self.options}
+        for option in self.options:
+            value = chosen[option.name]
+            if type(value) is not type(option.default) or (option.choices and value not in option.choices):
+                wanted = " or ".join(option.choices) or f"a {type(option.default).__name__}"
+                raise ValueError(f"{self.name}: {option.name} must be {wanted}, not {value!r}")
+        return chosen
+
+    def start(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> BatteryState:
+        """The state before the first frame. A key that is missing has its default."""
         raise NotImplementedError
 
     def kind(self, pack: BatterySnapshot) -> PackKind:
         """What can be told of the pack from what it said so far."""
+        raise NotImplementedError
+
+    def explain(self, frame: CanFrame) -> tuple[tuple[str, Values], ...]:
+        """Every reading of one frame alone: message name and values, for `log decode`. Empty: foreign, or refused."""
         raise NotImplementedError

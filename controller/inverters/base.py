@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from controller.codec.registers import ILLEGAL_ADDRESS, RegisterError
 from controller.model.inverter import InverterRequest, InverterView
+from controller.model.settings import NO_OPTIONS, Option, OptionValue
 from controller.ports import CanFrame, RegisterWrite
 
 
@@ -21,9 +23,7 @@ class Answer:
 class InverterState(Protocol):
     """The other end of one inverter's cable, as a value."""
 
-    def receive(
-        self, frames: Sequence[CanFrame], writes: Sequence[RegisterWrite], polls: int, now_ms: int
-    ) -> Self:
+    def receive(self, frames: Sequence[CanFrame], writes: Sequence[RegisterWrite], polls: int, now_ms: int) -> Self:
         """Take in frames, register writes and the number of valid requests since the last tick."""
 
     def request(self, now_ms: int) -> InverterRequest:
@@ -40,6 +40,8 @@ class InverterProtocol:
     asks: it gives its go before we may close. zero_ms, silent_ms: silence after which limits are 0, and after which we
     open. follow_ms: the time it needs to follow a new limit. max_w: what it can be offered at most.
     offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it.
+    options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
+    precharge_max_ms: the hard bound of a precharge into it.
     """
 
     name: str
@@ -51,6 +53,14 @@ class InverterProtocol:
     max_w: float
     offers_before_go: bool
     tx: frozenset[int]
+    options: tuple[Option, ...] = ()
+    precharges: bool = False
+    precharge_max_ms: int = 2000
 
-    def start(self) -> InverterState:
+    def start(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> InverterState:
+        """The state before the first request. A key that is missing has its default, a foreign one is a KeyError."""
         raise NotImplementedError
+
+    def check_write(self, write: RegisterWrite) -> None:
+        """Raises RegisterError (with the Modbus exception code) for a write that must be refused on the wire."""
+        raise RegisterError(f"{self.name} has no register {write.register} to write", ILLEGAL_ADDRESS)

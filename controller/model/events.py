@@ -33,7 +33,8 @@ class Event(Enum):
     CELL_OVERVOLTAGE = "cell-overvoltage"
     CELL_UNDERVOLTAGE = "cell-undervoltage"
     CELL_LIMIT_IGNORED = "cell-limit-ignored"
-    PACK_VOLTAGE_WINDOW = "pack-voltage-window"
+    PACK_VOLTAGE_HIGH = "pack-voltage-high"
+    PACK_VOLTAGE_LOW = "pack-voltage-low"
     PACK_VOLTAGE_CRITICAL = "pack-voltage-critical"
     PACK_FUSE_BLOWN = "pack-fuse-blown"
     TEMPERATURE_CRITICAL = "temperature-critical"
@@ -71,7 +72,9 @@ class Event(Enum):
     # contactors
     FEEDBACK_MISMATCH = "feedback-mismatch"
     PACK_LEFT_CLOSED = "pack-left-closed"
-    WELD_SUSPECTED = "weld-suspected"
+    WELD_REPORTED = "weld-reported"
+    WELD_CURRENT = "weld-current"
+    WELD_MEASURED = "weld-measured"
     PRECHARGE_FAILED = "precharge-failed"
     PRECHARGE_TRIES_SPENT = "precharge-tries-spent"
     CLOSINGS_SPENT = "closings-spent"
@@ -83,6 +86,7 @@ class Event(Enum):
     INVERTER_OVER_LIMIT = "inverter-over-limit"
     INVERTER_IGNORES_LIMIT = "inverter-ignores-limit"
     INVERTER_CONTRADICTS_PACK = "inverter-contradicts-pack"
+    INVERTER_CONTRADICTS_PACK_LONG = "inverter-contradicts-pack-long"
     # the controller itself
     UNCLEAN_RESTART = "unclean-restart"
     UNCLEAN_RESTARTS_SPENT = "unclean-restarts-spent"

@@ -36,6 +36,27 @@ CHEMISTRIES: Mapping[str, Chemistry] = MappingProxyType(
 """Aged packs, so inside what the chemistry allows (safety concept, section 4)."""
 
 Curve = tuple[tuple[float, float], ...]
+OptionValue = str | float | bool
+NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One key of the config file that a battery or an inverter brings along. Its type is that of its default.
+
+    text: what it means, for the person who writes the file. low, high: hard bounds of a number. choices: what a string
+    may be. pattern: a regular expression it has to match as a whole.
+    """
+
+    name: str
+    default: OptionValue
+    text: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+
 
 CHARGE_OVER_COLDEST: Curve = ((0.0, 0.0), (2.0, 0.25), (5.0, 0.5), (10.0, 1.0))
 CHARGE_OVER_HOTTEST: Curve = ((40.0, 1.0), (45.0, 0.5), (50.0, 0.25), (55.0, 0.0))
@@ -50,6 +71,8 @@ class PackSettings:
 
     cells: in series. max_charge_a, max_discharge_a: what cable, fuse and contactors carry.
     soc_min_pct, soc_max_pct: the window it is used in. temp_max_c: above it the pack is opened (limit + 5 K).
+    energy_full_wh: nameplate, for packs whose BMS does not tell; None when nobody stated it. charge_over_coldest …:
+    fraction of the current over the temperature.
     """
 
     chemistry: Chemistry
@@ -64,6 +87,11 @@ class PackSettings:
     lv_min_closed_v: float = 10.5
     isolation_min_kohm: float = 100.0
     isolation_kohm_per_v: float = 0.5
+    energy_full_wh: float | None = None
+    charge_over_coldest: Curve = CHARGE_OVER_COLDEST
+    charge_over_hottest: Curve = CHARGE_OVER_HOTTEST
+    discharge_over_coldest: Curve = DISCHARGE_OVER_COLDEST
+    discharge_over_hottest: Curve = DISCHARGE_OVER_HOTTEST
 
     @property
     def design_max_v(self) -> float:

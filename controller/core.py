@@ -1,0 +1,316 @@
+"""step(state, inputs, now_ms): the whole flow on one screen. Pure: no clock, no I/O, no chance.
+
+frames → snapshot → rules → supervisor → limits → encode → gate
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from controller import supervisor, watch
+from controller.batteries.base import BatteryProtocol, BatteryState
+from controller.inverters.base import Answer, InverterProtocol, InverterState
+from controller.model.battery import BatterySnapshot
+from controller.model.events import Event, Notice, Severity
+from controller.model.inverter import InverterRequest, InverterStatus, InverterView
+from controller.model.settings import Settings
+from controller.ports import Command, CommandKind, Inputs, Outputs, Record
+from controller.safety import envelope, gate, monitor
+from controller.safety.rules import RULES, Masked
+from controller.safety.situation import Situation
+from controller.supervisor import DAY_MS, HOUR_MS, INVERTER_GO, Supervisor
+from controller.watch import Watch
+from statecharts.supervisor import SUPERVISOR, Contactor, State
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What never changes while the core runs. shadow: the pack answers to somebody else; nothing is sent or moved."""
+
+    settings: Settings
+    battery: BatteryProtocol
+    inverter: InverterProtocol
+    gate: gate.GateSettings
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CoreState:
+    """Everything the next tick needs. pack, request, limits, withheld are the last tick's, for whoever shows them."""
+
+    setup: Setup
+    battery: BatteryState
+    inverter: InverterState
+    faults: monitor.Faults
+    supervisor: Supervisor
+    limits: envelope.Limits = envelope.Limits()
+    watch: Watch = Watch()
+    gate: gate.Gate = gate.Gate()
+    cap: envelope.Cap | None = None
+    record: Record | None = None
+    pack: BatterySnapshot = BatterySnapshot()
+    request: InverterRequest = InverterRequest()
+    withheld: tuple[str, ...] = ()
+    gate_refused: bool = False
+    started_ms: int = 0
+
+
+def start(
+    settings: Settings, battery: BatteryProtocol, inverter: InverterProtocol, *, record: Record | None = None,
+    shadow: bool = False, now_ms: int = 0,
+) -> CoreState:  # fmt: skip
+    """The state before the first tick. record: what was kept over a restart, None on a first start."""
+    gate_settings = gate.GateSettings(
+        wiring=settings.wiring, precharge_ms=settings.precharge.overdue_ms,
+        unverified=bool(settings.precharge.unverified_reason), battery_tx=battery.tx, inverter_tx=inverter.tx,
+        silent=shadow,
+    )  # fmt: skip
+    kept = record or Record()
+    sup = Supervisor(
+        since_ms=now_ms, off_since_ms=now_ms, locked=kept.locked_out, found_closed=kept.closed, tries=kept.tries,
+        closings_ms=tuple(now_ms - age for age in kept.closings_age_ms),
+        precharges_ms=tuple((now_ms - age, ms) for age, ms in kept.precharges_age_ms),
+        unclean_ms=(*(now_ms - age for age in kept.unclean_age_ms), *((now_ms,) if kept.closed else ())),
+    )  # fmt: skip
+    return CoreState(
+        Setup(settings, battery, inverter, gate_settings, shadow), battery.start(settings.battery_options),
+        inverter.start(settings.inverter_options), monitor.start(kept.latched), sup, record=record, started_ms=now_ms,
+        watch=Watch(at_ms=now_ms), limits=envelope.Limits(at_ms=now_ms),
+    )  # fmt: skip
+
+
+def masked_rules(shadow: bool) -> dict[str, Masked]:
+    """The rules that say nothing about a recording, with the reason."""
+    return {rule.id.value: rule.masked for rule in RULES if shadow and rule.masked is not None}
+
+
+def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outputs]:
+    """One tick."""
+    setup = core.setup
+    battery = core.battery.receive(inputs.battery_frames, now_ms)
+    inverter = core.inverter.receive(
+        inputs.inverter_frames, inputs.register_writes, inputs.register_polls, now_ms
+    )
+    pack, request = battery.snapshot(now_ms), inverter.request(now_ms)
+    seen = watch.step(core.watch, pack, setup.settings, _live(core), now_ms)
+    situation = _situation(core, inputs, pack, request, seen, now_ms)
+    faults, sup, cap, answers = _obey(core, inputs.commands, situation, now_ms)
+    faults = monitor.step(faults, situation)
+    sup = _permit(replace(sup, stored_seq=inputs.stored_seq) if sup.stored_seq != inputs.stored_seq else sup,
+                  core, situation, faults)  # fmt: skip
+    was = sup.state
+    sup, row = supervisor.step(sup, situation, faults)
+    withheld = supervisor.withheld(situation, sup, faults) if sup.state is State.STANDBY and not setup.shadow else ()
+    limits = envelope.limits(
+        core.limits, pack, setup.settings, faults, _not_offered(sup, setup, withheld), setup.inverter.max_w, cap, now_ms
+    )
+    closed = frozenset() if setup.shadow else SUPERVISOR.energised(sup.state, setup.settings.wiring)
+    battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
+    inverter, answer = inverter.answer(_view(pack, request, limits, sup, faults, setup, situation), now_ms)
+    record = _record(core.record, sup, faults, now_ms)
+    news = (*answers, *faults.news, *_told(was, sup, situation, row is not None))
+    wanted = Outputs(
+        closed, battery_frames, () if setup.shadow else answer.frames, answer.registers or {}, news,
+        record if record is not core.record else None, heartbeat=not inputs.breakdowns,
+    )  # fmt: skip
+    blocked = _blocked(faults)
+    gated, outputs = gate.allow(core.gate, setup.gate, wanted, pack, situation.link_voltage_v, blocked, now_ms)
+    after = CoreState(
+        setup, battery, inverter, faults, sup, limits, seen, gated, cap, record, pack, request, withheld,
+        core.gate_refused or gate.refused(outputs), core.started_ms,
+    )  # fmt: skip
+    return after, outputs
+
+
+def _live(core: CoreState) -> bool:
+    return bool(core.gate.closed) or core.supervisor.state in (State.RUNNING, State.UNLOADING)
+
+
+def _situation(
+    core: CoreState, inputs: Inputs, pack: BatterySnapshot, request: InverterRequest, seen: Watch, now_ms: int
+) -> Situation:
+    sup, setup = core.supervisor, core.setup
+    link_v, link_at_ms = _link(inputs, pack, request, now_ms)
+    breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate_refused else frozenset())
+    return Situation(
+        now_ms=now_ms, pack=pack, request=request, settings=setup.settings, state=sup.state,
+        state_since_ms=sup.since_ms, closed=core.gate.closed, feedback=inputs.feedback, estop_ok=inputs.estop_ok,
+        interlock_ok=inputs.interlock_ok, link_voltage_v=link_v, link_at_ms=link_at_ms, breakdowns=breakdowns,
+        offset_a=seen.offset_a, charge_limit_w=core.limits.charge_w, discharge_limit_w=core.limits.discharge_w,
+        corrupt=seen.corrupt, soc_jumped=seen.jumped, weld_measured=sup.link.suspected, tries=sup.tries,
+        closings_hour=supervisor.closings_within(sup, HOUR_MS, now_ms),
+        closings_day=supervisor.closings_within(sup, DAY_MS, now_ms),
+        unclean=sup.found_closed, unclean_day=len(sup.unclean_ms), started_ms=core.started_ms,
+        inverter_zero_ms=setup.inverter.zero_ms, inverter_silent_ms=setup.inverter.silent_ms,
+        inverter_follow_ms=setup.inverter.follow_ms, inverter_asks=setup.inverter.asks, shadow=setup.shadow,
+    )  # fmt: skip
+
+
+def _link(
+    inputs: Inputs, pack: BatterySnapshot, request: InverterRequest, now_ms: int
+) -> tuple[float | None, int | None]:
+    """The link voltage from its most trusted source: a shunt of ours, the pack, the inverter."""
+    if inputs.link_voltage_v is not None:
+        return inputs.link_voltage_v, now_ms
+    if pack.link_voltage_v is not None:
+        return pack.link_voltage_v, pack.link_at_ms
+    return request.link_voltage_v, request.link_at_ms
+
+
+def _obey(
+    core: CoreState, commands: object, s: Situation, now_ms: int
+) -> tuple[monitor.Faults, Supervisor, envelope.Cap | None, tuple[Notice, ...]]:
+    """Commands are wishes: each is taken up, or refused with a reason."""
+    faults, sup, cap = core.faults, core.supervisor, core.cap
+    answers: list[Notice] = []
+    if cap is not None and now_ms >= cap.until_ms:
+        cap = None
+    times = s.settings.contactors
+    if times.auto_enable and not sup.enabled and not sup.exiting and core.record is not None:
+        if sup.state is State.STANDBY and not faults.held and now_ms - core.started_ms == times.auto_enable_ms:
+            sup = replace(sup, enabled=True)
+    for command in commands:  # type: ignore[attr-defined]
+        faults, sup, cap, why = _obey_one(command, faults, sup, cap, s, now_ms)
+        if why:
+            answers.append(Notice(Event.COMMAND_REFUSED, Severity.INFO, f"{command.kind.value} {command.name}: {why}"))
+    return faults, sup, cap, tuple(answers)
+
+
+def _obey_one(
+    command: Command, faults: monitor.Faults, sup: Supervisor, cap: envelope.Cap | None, s: Situation, now_ms: int
+) -> tuple[monitor.Faults, Supervisor, envelope.Cap | None, str | None]:
+    match command.kind:
+        case CommandKind.ENABLE:
+            if s.shadow:
+                return faults, sup, cap, "this pack answers to somebody else"
+            return faults, replace(sup, enabled=True), cap, None
+        case CommandKind.STOP:
+            return faults, replace(sup, enabled=False), cap, None
+        case CommandKind.SERVICE_STOP:
+            return faults, replace(sup, enabled=False, exiting=True), cap, None
+        case CommandKind.ACKNOWLEDGE:
+            return _acknowledge(command.name, faults, sup, cap, now_ms)
+        case CommandKind.UNLOCK:
+            if sup.state is not State.LOCKED_OUT:
+                return faults, sup, cap, "it is not locked out"
+            return monitor.unlock(faults), replace(sup, unlocking=True), cap, None
+        case CommandKind.CAP:
+            wishes = [w for w in (command.charge_w, command.discharge_w) if w is not None]
+            if not wishes or min(wishes) < 0 or command.for_ms <= 0:
+                return faults, sup, cap, "a cap needs watts of 0 or more and a time"
+            return faults, sup, envelope.Cap(command.charge_w, command.discharge_w, now_ms + command.for_ms), None
+
+
+def _acknowledge(
+    name: str, faults: monitor.Faults, sup: Supervisor, cap: envelope.Cap | None, now_ms: int
+) -> tuple[monitor.Faults, Supervisor, envelope.Cap | None, str | None]:
+    """Counters a person looks into start anew with the acknowledgement; their causes clear by that."""
+    if name == Event.CLOSINGS_SPENT.value:
+        return faults, replace(sup, closings_ms=()), cap, None
+    if name == Event.PRECHARGE_TRIES_SPENT.value and sup.state is State.FAULT:
+        return monitor.release(faults, Event.PRECHARGE_TRIES_SPENT), replace(sup, tries=0), cap, None
+    if name == Event.UNCLEAN_RESTARTS_SPENT.value and sup.state is State.FAULT:
+        return monitor.release(faults, Event.UNCLEAN_RESTARTS_SPENT), replace(sup, unclean_ms=()), cap, None
+    faults, why = monitor.acknowledge(faults, name)
+    return faults, sup, cap, why
+
+
+def _permit(sup: Supervisor, core: CoreState, s: Situation, faults: monitor.Faults) -> Supervisor:
+    """Once every permission is present, this closing is put on record; the ladder waits until it is stored."""
+    if s.shadow or sup.state is not State.STANDBY:
+        return sup
+    permitted = not supervisor.withheld(s, sup, faults)
+    if permitted and sup.recorded_seq is None:
+        return replace(sup, recorded_seq=(core.record.seq if core.record else 0) + 1)
+    if not permitted and sup.recorded_seq is not None:
+        return replace(sup, recorded_seq=None)
+    return sup
+
+
+def _not_offered(sup: Supervisor, setup: Setup, withheld: tuple[str, ...]) -> str:
+    """Why the inverter is offered nothing in this state; empty when it is. A Gen24 must see an offer before its go."""
+    if sup.state is State.RUNNING:
+        return ""
+    if sup.state is State.STANDBY and setup.inverter.offers_before_go and withheld == (INVERTER_GO,):
+        return ""
+    return sup.state.value
+
+
+def _view(
+    pack: BatterySnapshot, request: InverterRequest, limits: envelope.Limits, sup: Supervisor, faults: monitor.Faults,
+    setup: Setup, s: Situation,
+) -> InverterView:  # fmt: skip
+    """What the inverter is told: ACTIVE and a live outer voltage only in RUNNING (I10)."""
+    running = sup.state is State.RUNNING
+    latched = bool(faults.held) or sup.state in (State.FAULT, State.LOCKED_OUT)
+    status = InverterStatus.STANDBY
+    if latched:
+        status = InverterStatus.FAULT
+    elif running:
+        status = InverterStatus.ACTIVE
+    known = pack.pack_voltage_v is not None and pack.current_a is not None
+    return InverterView(
+        status=status, soc_pct=pack.soc_pct, soh_pct=pack.soh_pct, energy_full_wh=pack.energy_full_wh,
+        max_charge_w=float(int(limits.charge_w)), max_discharge_w=float(int(limits.discharge_w)),
+        pack_voltage_v=pack.pack_voltage_v, outer_voltage_v=pack.pack_voltage_v if running else 0.0,
+        current_a=pack.current_a if running else 0.0,
+        power_w=(pack.pack_voltage_v * pack.current_a if known else None) if running else 0.0,  # type: ignore[operator]
+        temp_min_c=pack.temp_min_c, temp_max_c=pack.temp_max_c, cell_min_v=pack.cell_min_v,
+        cell_max_v=pack.cell_max_v, design_max_v=setup.settings.pack.design_max_v,
+        design_min_v=setup.settings.pack.design_min_v, max_power_w=setup.settings.max_power_w,
+        charged_wh=pack.charged_wh, discharged_wh=pack.discharged_wh,
+    )  # fmt: skip
+
+
+def _record(before: Record | None, sup: Supervisor, faults: monitor.Faults, now_ms: int) -> Record | None:
+    """What must survive a restart; a new one, with the next seq, only when something in it changed."""
+    closed = sup.recorded_seq is not None or sup.state in _CLOSED_ON_RECORD
+    latched = tuple(rule.id.value for rule in faults.held)
+    kept = before or Record()
+    same = (
+        kept.closed == closed
+        and kept.locked_out == sup.locked
+        and kept.latched == latched
+        and kept.tries == sup.tries
+        and len(kept.closings_age_ms) == len(sup.closings_ms)
+        and len(kept.precharges_age_ms) == len(sup.precharges_ms)
+        and len(kept.unclean_age_ms) == len(sup.unclean_ms)
+    )
+    if same:
+        return before
+    return Record(
+        seq=kept.seq + 1, closed=closed, locked_out=sup.locked, latched=latched, tries=sup.tries,
+        closings_age_ms=tuple(now_ms - at for at in sup.closings_ms),
+        precharges_age_ms=tuple((now_ms - at, ms) for at, ms in sup.precharges_ms),
+        unclean_age_ms=tuple(now_ms - at for at in sup.unclean_ms),
+    )  # fmt: skip
+
+
+_CLOSED_ON_RECORD = frozenset(
+    {
+        State.WAKING_PACK, State.CLOSING_NEGATIVE, State.PRECHARGING, State.CLOSING_POSITIVE, State.RUNNING,
+        State.UNLOADING, State.OPENING_POSITIVE, State.VERIFYING_OPEN,
+    }
+)  # fmt: skip
+
+
+def _told(was: State, sup: Supervisor, s: Situation, fired: bool) -> tuple[Notice, ...]:
+    """What a change of state itself has to report."""
+    if not fired or sup.state is was or s.shadow:
+        return ()
+    told: list[Notice] = []
+    if sup.state is State.COOLING_DOWN:
+        told.append(Notice(Event.PRECHARGE_FAILED, Severity.WARNING, f"try {sup.tries}: {sup.cause}"))
+    carried = was in (State.RUNNING, State.UNLOADING)
+    current_a = s.pack.current_a
+    if carried and sup.state in (State.OPENING_POSITIVE, State.VERIFYING_OPEN):
+        if current_a is None or min(abs(current_a), abs(s.net_current_a or 0.0)) >= s.settings.contactors.break_current_a:
+            shown = "unknown" if current_a is None else f"{current_a:g}"
+            told.append(Notice(Event.OPENED_UNDER_LOAD, Severity.WARNING, f"current_a {shown}, {sup.cause}"))
+    return tuple(told)
+
+
+def _blocked(faults: monitor.Faults) -> str:
+    """The cause that forbids energising anything more, empty when none does."""
+    blocking = faults.acting(Severity.NO_CLOSING, Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT)
+    return blocking[0].id.value if blocking else ""

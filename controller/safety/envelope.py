@@ -1,0 +1,154 @@
+"""Charge and discharge limits handed to the inverter: the minimum of every source, computed last (I8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from controller.model.battery import BatterySnapshot
+from controller.model.events import Event
+from controller.model.settings import (
+    CHARGE_OVER_COLDEST,
+    CHARGE_OVER_HOTTEST,
+    DISCHARGE_OVER_COLDEST,
+    DISCHARGE_OVER_HOTTEST,
+    Curve,
+    Settings,
+)
+from controller.safety.monitor import Faults
+
+RISE_PER_S = 0.10
+HYSTERESIS = 0.02
+
+
+class Cap(NamedTuple):
+    """A person's wish for less power, until `until_ms`. None leaves a direction alone."""
+
+    charge_w: float | None
+    discharge_w: float | None
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is published, W, and the name of what bounds it. The fractions remember the derating, for its hysteresis."""
+
+    charge_w: float = 0.0
+    discharge_w: float = 0.0
+    charge_by: str = "starting"
+    discharge_by: str = "starting"
+    charge_fraction: float = 0.0
+    discharge_fraction: float = 0.0
+    at_ms: int = 0
+
+
+class Source(NamedTuple):
+    name: str
+    limit_w: float
+
+
+def over(curve: Curve, at: float) -> float:
+    """A curve's value at `at`, linear between its points, constant beyond them."""
+    if at <= curve[0][0]:
+        return curve[0][1]
+    for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
+        if at <= x1:
+            return y0 + (y1 - y0) * (at - x0) / (x1 - x0)
+    return curve[-1][1]
+
+
+def charge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
+    """The fraction of the charge current cells and temperatures allow. Anything unknown is 0."""
+    cell = settings.pack.chemistry
+    if pack.cell_max_v is None or pack.temp_min_c is None or pack.temp_max_c is None:
+        return Source("unknown cells or temperatures", 0.0)
+    parts = (
+        Source("highest cell", _taper(pack.cell_max_v, cell.charge_taper_v, cell.charge_stop_v)),
+        Source("coldest cell", over(CHARGE_OVER_COLDEST, pack.temp_min_c)),
+        Source("hottest cell", over(CHARGE_OVER_HOTTEST, pack.temp_max_c)),
+    )
+    return min(parts, key=lambda part: part.limit_w)
+
+
+def discharge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
+    """The fraction of the discharge current cells and temperatures allow. Anything unknown is 0."""
+    cell = settings.pack.chemistry
+    if pack.cell_min_v is None or pack.temp_min_c is None or pack.temp_max_c is None:
+        return Source("unknown cells or temperatures", 0.0)
+    parts = (
+        Source("lowest cell", _taper(pack.cell_min_v, cell.discharge_taper_v, cell.discharge_stop_v)),
+        Source("coldest cell", over(DISCHARGE_OVER_COLDEST, pack.temp_min_c)),
+        Source("hottest cell", over(DISCHARGE_OVER_HOTTEST, pack.temp_max_c)),
+    )
+    return min(parts, key=lambda part: part.limit_w)
+
+
+def _taper(cell_v: float, begin_v: float, stop_v: float) -> float:
+    """1 before `begin_v`, 0 from `stop_v` on, whichever of the two is higher."""
+    return min(1.0, max(0.0, (cell_v - stop_v) / (begin_v - stop_v)))
+
+
+def _with_hysteresis(fraction: float, before: float) -> float:
+    """A derating falls at once and rises only by more than 2 %, or to its end."""
+    rises = fraction >= before + HYSTERESIS or fraction >= 1.0
+    return fraction if fraction <= before or rises else before
+
+
+def limits(
+    before: Limits, pack: BatterySnapshot, settings: Settings, faults: Faults, offered: str, profile_w: float,
+    cap: Cap | None, now_ms: int,
+) -> Limits:  # fmt: skip
+    """This tick's limits. `offered` is empty when the state lets the inverter have them, else why not."""
+    charge, discharge = charge_derating(pack, settings), discharge_derating(pack, settings)
+    charge_fraction = _with_hysteresis(charge.limit_w, before.charge_fraction)
+    discharge_fraction = _with_hysteresis(discharge.limit_w, before.discharge_fraction)
+    common = [Source("inverter profile", profile_w), Source("max_power_w", settings.max_power_w)]
+    if offered:
+        common.append(Source(offered, 0.0))
+    half = faults.active_since_ms(Event.SOC_JUMP) is not None
+    up = [*common, *_charge_sources(pack, settings, Source(charge.name, charge_fraction))]
+    down = [*common, *_discharge_sources(pack, settings, Source(discharge.name, discharge_fraction))]
+    up.extend(Source(rule.id.value, 0.0) for rule in faults.charge_forbidden)
+    down.extend(Source(rule.id.value, 0.0) for rule in faults.discharge_forbidden)
+    if cap is not None and now_ms < cap.until_ms:
+        up += [] if cap.charge_w is None else [Source("operator cap", cap.charge_w)]
+        down += [] if cap.discharge_w is None else [Source("operator cap", cap.discharge_w)]
+    rise_w = settings.max_power_w * RISE_PER_S * (now_ms - before.at_ms) / 1000.0
+    charge_w, charge_by = _published(up, before.charge_w, rise_w, half)
+    discharge_w, discharge_by = _published(down, before.discharge_w, rise_w, half)
+    return Limits(charge_w, discharge_w, charge_by, discharge_by, charge_fraction, discharge_fraction, now_ms)
+
+
+def _charge_sources(pack: BatterySnapshot, settings: Settings, derating: Source) -> list[Source]:
+    sources = _current_sources(pack, settings.pack.max_charge_a, derating)
+    sources.append(Source("BMS", 0.0) if pack.max_charge_w is None else Source("BMS", pack.max_charge_w))
+    if pack.soc_pct is None or pack.soc_pct >= settings.pack.soc_max_pct:
+        sources.append(Source("SoC window" if pack.soc_pct is not None else "unknown SoC", 0.0))
+    return sources
+
+
+def _discharge_sources(pack: BatterySnapshot, settings: Settings, derating: Source) -> list[Source]:
+    sources = _current_sources(pack, settings.pack.max_discharge_a, derating)
+    sources.append(Source("BMS", 0.0) if pack.max_discharge_w is None else Source("BMS", pack.max_discharge_w))
+    if pack.soc_pct is None or pack.soc_pct <= settings.pack.soc_min_pct:
+        sources.append(Source("SoC window" if pack.soc_pct is not None else "unknown SoC", 0.0))
+    return sources
+
+
+def _current_sources(pack: BatterySnapshot, max_a: float, derating: Source) -> list[Source]:
+    """The configured current, whole and derated, as power."""
+    if pack.pack_voltage_v is None or pack.current_a is None:
+        return [Source("unknown pack voltage or current", 0.0)]
+    full_w = max_a * pack.pack_voltage_v
+    return [Source("configured current", full_w), Source(derating.name, derating.limit_w * full_w)]
+
+
+def _published(sources: list[Source], before_w: float, rise_w: float, half: bool) -> tuple[float, str]:
+    """The smallest source, halved after an SoC jump, rising no faster than allowed; whole watts, rounded down."""
+    name, limit_w = min(sources, key=lambda source: source.limit_w)
+    limit_w = max(0.0, limit_w)
+    if half:
+        name, limit_w = ("soc-jump", limit_w / 2) if limit_w else (name, limit_w)
+    if limit_w > before_w + rise_w:
+        name, limit_w = f"rising to {name}", before_w + rise_w
+    return limit_w, name

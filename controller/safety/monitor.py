@@ -1,0 +1,176 @@
+"""Debounces, holds and clears the rules. It owns time; rules own conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+from controller.model.events import Event, Notice, Severity
+from controller.safety.rules import RULES, Rule
+from controller.safety.situation import Situation
+
+HOLDING = frozenset({Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT})
+RULE_OF: Mapping[Event, Rule] = MappingProxyType({rule.id: rule for rule in RULES})
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """The memory of one rule that is or was bad.
+
+    bad_since_ms, good_since_ms: how long the condition has been True, or False; None while it is not.
+    active_since_ms: since when the debounced cause acts. held: it opened something (or is one of the †) and is not
+    released yet.
+    """
+
+    bad_since_ms: int | None = None
+    good_since_ms: int | None = None
+    active_since_ms: int | None = None
+    held: bool = False
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Every cause that acts now. Adding one never takes away another (I12)."""
+
+    tracks: Mapping[Event, Track]
+    news: tuple[Notice, ...] = ()
+
+    def acting(self, *severities: Severity) -> tuple[Rule, ...]:
+        """The rules that act or are held, of these severities, in the order of the table."""
+        return tuple(rule for rule in self._acting if rule.severity in severities)
+
+    @cached_property
+    def _acting(self) -> tuple[Rule, ...]:
+        tracks = self.tracks
+        if not tracks:
+            return ()
+        return tuple(
+            rule
+            for rule in RULES
+            if (track := tracks.get(rule.id)) is not None and (track.active_since_ms is not None or track.held)
+        )
+
+    @cached_property
+    def held(self) -> tuple[Rule, ...]:
+        """The causes that keep the machine in FAULT or LOCKED_OUT, in the order of the table."""
+        return tuple(rule for rule in self._acting if self.tracks[rule.id].held)
+
+    @cached_property
+    def charge_forbidden(self) -> tuple[Rule, ...]:
+        return tuple(r for r in self._acting if r.charge and _limits(r))
+
+    @cached_property
+    def discharge_forbidden(self) -> tuple[Rule, ...]:
+        return tuple(r for r in self._acting if r.discharge and _limits(r))
+
+    def active_since_ms(self, event: Event) -> int | None:
+        """Since when a cause acts; None when it does not."""
+        track = self.tracks.get(event)
+        return None if track is None else track.active_since_ms
+
+
+def _limits(rule: Rule) -> bool:
+    return rule.severity in HOLDING or rule.severity is Severity.LIMIT
+
+
+NO_FAULTS = Faults(MappingProxyType({}))
+
+
+def start(latched: Iterable[str]) -> Faults:
+    """The faults a record brought over a restart; an id no rule has is held as a lost record."""
+    held = {}
+    for name in latched:
+        known = name in Event._value2member_map_ and Event(name) in RULE_OF
+        held[Event(name) if known else Event.RECORD_LOST] = Track(held=True)
+    return Faults(MappingProxyType(held))
+
+
+def step(faults: Faults, situation: Situation) -> Faults:
+    """One tick: judge every rule."""
+    now_ms, live, shadow = situation.now_ms, situation.live, situation.shadow
+    before = faults.tracks
+    changed: dict[Event, Track | None] = {}
+    news: list[Notice] = []
+    for rule in RULES:
+        if shadow and rule.masked is not None:
+            continue
+        bad = rule.when(situation)
+        track = before.get(rule.id)
+        if track is None:
+            if not bad:
+                continue
+            track = Track()
+        after = _advance(rule, track, bad, now_ms, live)
+        if after.active_since_ms is not None and track.active_since_ms is None:
+            news.append(Notice(rule.id, rule.severity, rule.detail(situation)))
+        elif track.active_since_ms is not None and after.active_since_ms is None:
+            news.append(Notice(rule.id, Severity.INFO, "over, held" if after.held else "over"))
+        elif track.held and not after.held:
+            news.append(Notice(rule.id, Severity.INFO, "released"))
+        if after != track:
+            idle = after.bad_since_ms is None and after.active_since_ms is None and not after.held
+            changed[rule.id] = None if idle else after
+    if not changed and not news and not faults.news:
+        return faults
+    tracks = {event: track for event, track in {**before, **changed}.items() if track is not None}
+    return Faults(MappingProxyType(tracks), tuple(news))
+
+
+def _advance(rule: Rule, track: Track, bad: bool | None, now_ms: int, live: bool) -> Track:
+    """One rule, one tick. None neither counts nor clears."""
+    active_since_ms, held = track.active_since_ms, track.held
+    if bad is None:
+        return track if active_since_ms is None or held else _hold(rule, track, live)
+    if bad:
+        bad_since_ms = now_ms if track.bad_since_ms is None else track.bad_since_ms
+        if active_since_ms is None and now_ms - bad_since_ms >= rule.hold_ms:
+            active_since_ms = now_ms
+        after = Track(bad_since_ms, None, active_since_ms, held)
+        return after if active_since_ms is None or held else _hold(rule, after, live)
+    good_since_ms = now_ms if track.good_since_ms is None else track.good_since_ms
+    lasting = held or rule.severity is Severity.WARNING
+    quiet = now_ms - good_since_ms >= (rule.quiet_ms or 0 if lasting else 0)
+    if quiet and rule.quiet_ms is not None:
+        held = False
+    return Track(None, good_since_ms, None if quiet else active_since_ms, held)
+
+
+def _hold(rule: Rule, track: Track, live: bool) -> Track:
+    """What acts while the pack may be connected is held, and what is † always."""
+    if rule.severity in HOLDING and not rule.rests and (live or rule.always):
+        return Track(track.bad_since_ms, track.good_since_ms, track.active_since_ms, True)
+    return track
+
+
+def acknowledge(faults: Faults, name: str) -> tuple[Faults, str | None]:
+    """A person has seen the cause `name`. Returns why not, or None: then it is released."""
+    if name not in Event._value2member_map_:
+        return faults, f"there is no cause {name!r}"
+    event = Event(name)
+    track = faults.tracks.get(event)
+    if track is None or not track.held:
+        return faults, f"{name} is not held"
+    rule = RULE_OF[event]
+    if rule.severity is Severity.LOCK_OUT:
+        return faults, f"{name} needs `controller unlock` at the machine, after inspection"
+    if rule.quiet_ms is not None:
+        return faults, f"{name} clears itself after {rule.quiet_ms // 1000} s without it"
+    if track.active_since_ms is not None or track.good_since_ms is None:
+        return faults, f"{name} is still present, or not known to be gone"
+    return release(faults, event), None
+
+
+def unlock(faults: Faults) -> Faults:
+    """A person has inspected the pack: suspicions of a weld are released (they come back when they are true)."""
+    for rule in faults.held:
+        if rule.severity is Severity.LOCK_OUT:
+            faults = release(faults, rule.id)
+    return faults
+
+
+def release(faults: Faults, event: Event) -> Faults:
+    """Forget a cause; it comes back at once when it is still true."""
+    tracks = {e: t for e, t in faults.tracks.items() if e is not event}
+    return Faults(MappingProxyType(tracks), faults.news)

@@ -1,0 +1,94 @@
+"""Everything a rule, a guard or a limit may look at in one tick: one frozen record, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controller.model.battery import BatterySnapshot, Feed
+from controller.model.events import Event
+from controller.model.inverter import InverterRequest
+from controller.model.settings import Settings
+from statecharts.supervisor import ENERGISED, Contactor, State
+
+LIVE = frozenset(ENERGISED)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known at now_ms.
+
+    state, state_since_ms, closed: as the last tick left them. link_voltage_v: the most trusted fresh source, taken at
+    link_at_ms. offset_a: the pack's current reading with everything open, None until measured. charge_limit_w and
+    discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the SoC moved further
+    than the charge explains. weld_measured: the weld check was contradicted. shadow: the pack answers to somebody else.
+    """
+
+    now_ms: int
+    pack: BatterySnapshot
+    request: InverterRequest
+    settings: Settings
+    state: State
+    state_since_ms: int
+    closed: frozenset[Contactor]
+    feedback: Mapping[Contactor, bool | None]
+    estop_ok: bool | None
+    interlock_ok: bool | None
+    link_voltage_v: float | None
+    link_at_ms: int | None
+    breakdowns: frozenset[Event]
+    offset_a: float | None
+    charge_limit_w: float
+    discharge_limit_w: float
+    corrupt: int
+    soc_jumped: bool
+    weld_measured: bool
+    tries: int
+    closings_hour: int
+    closings_day: int
+    unclean: bool
+    unclean_day: int
+    started_ms: int
+    inverter_zero_ms: int
+    inverter_silent_ms: int
+    inverter_follow_ms: int
+    inverter_asks: bool
+    shadow: bool
+
+    @property
+    def live(self) -> bool:
+        """The pack may be connected to the link by our doing."""
+        return self.state in LIVE
+
+    @property
+    def net_current_a(self) -> float | None:
+        """The current less its offset where that is known, as it is where not."""
+        current_a = self.pack.current_a
+        if current_a is None:
+            return None
+        return current_a if self.offset_a is None else current_a - self.offset_a
+
+    def age_ms(self, feed: Feed) -> int | None:
+        """How long ago this feed was last valid; None when it never was."""
+        freshness = self.pack.feeds.get(feed)
+        return None if freshness is None else freshness.age_ms(self.now_ms)
+
+    def round_ms(self, feed: Feed) -> int:
+        """The round of a feed, never below half a second."""
+        freshness = self.pack.feeds.get(feed)
+        return 500 if freshness is None else max(500, freshness.round_ms)
+
+
+def required_feeds(wiring: str) -> tuple[Feed, ...]:
+    """The signals without which nothing is closed (safety concept, section 3)."""
+    always = (Feed.VOLTAGE, Feed.CURRENT, Feed.CELLS, Feed.TEMPERATURES, Feed.SOC)
+    return (*always, Feed.CONTACTOR, Feed.HVIL) if wiring.startswith("pack") else always
+
+
+def missing_feeds(pack: BatterySnapshot, wiring: str, now_ms: int) -> tuple[Feed, ...]:
+    """The required feeds that are not fresh and valid now."""
+    return tuple(
+        feed
+        for feed in required_feeds(wiring)
+        if (freshness := pack.feeds.get(feed)) is None or not freshness.fresh(now_ms)
+    )
