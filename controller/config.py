@@ -1,302 +1,399 @@
-"""controller.toml: one table of keys is what it is read by, checked by, written from, and shown from.
+"""controller.toml: read and checked, shown, written. Says everything that is wrong at once, with its line.
 
-Every error is reported at once, with its line. A limit that a person must state has no default; the others may be moved
-to the safe side only, within the hard bounds of the safety concept. Writing keeps the user's comments.
+A limit that a person must state has no default; the others may be moved to the safe side only. Writing keeps the user's
+comments. `config_keys` is the table of keys, `config_check` says what is wrong with a text.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, Field, dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
-import pydantic
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from controller.config_check import (
+    KINDS,
+    SCHEMA,
+    ConfigError,
+    Problem,
+    cell_bound,
+    contradictions,
+    example,
+    invalid,
+    keys_for,
+    lines_of,
+    literal,
+    model,
+    placed,
+    said,
+    toml,
+    unknown,
+)
+from controller.config_keys import SECTIONS, WIRINGS, Catalogue, Key, keys
 from controller.model.settings import (
     CHEMISTRIES,
     Chemistry,
     ContactorSettings,
     Curve,
-    Option,
     PackSettings,
     PrechargeSettings,
     Settings,
 )
 
-SCHEMA: Final = 1
+__all__ = [
+    "Catalogue",
+    "Config",
+    "ConfigError",
+    "Key",
+    "Problem",
+    "Shown",
+    "check",
+    "defaults_for",
+    "init_file",
+    "load",
+    "parse",
+    "read",
+    "schema",
+    "search",
+    "set_value",
+    "show",
+    "template",
+]
+
 SCHEMA_FILE: Final = "controller.schema.json"
 SYSTEM_PATH: Final = Path("/etc/packwarden/controller.toml")
 SIZE_MAX: Final = 256 * 1024
-SYNTAX_ERRORS_MAX: Final = 20
 
 
-class Kind(Protocol):
-    """What a battery and an inverter of the registries have in common here. `options` may be missing."""
-
-    @property
-    def title(self) -> str: ...
-
-
-class BatteryKind(Kind, Protocol):
-    @property
-    def wirings(self) -> tuple[str, ...]: ...
-    @property
-    def chemistries(self) -> tuple[str, ...]: ...
-
-
-class InverterKind(Kind, Protocol):
-    @property
-    def precharges(self) -> bool: ...
-    @property
-    def precharge_max_ms(self) -> int: ...
+# --- reading ---
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """What can be chosen, by name: the two registries."""
+class Config:
+    """A config that was read and found right. values: every key, "limits.tries" → value, defaults included.
 
-    batteries: Mapping[str, BatteryKind]
-    inverters: Mapping[str, InverterKind]
-
-
-class Problem(NamedTuple):
-    """One thing wrong. line: None when it is about the file as a whole. fix: what would be right."""
-
-    line: int | None
-    key: str
-    message: str
-    fix: str
-
-
-class ConfigError(Exception):
-    """A config that cannot be used; str() is one line for each problem."""
-
-    def __init__(self, name: str, problems: list[Problem]) -> None:
-        self.name = name
-        self.problems = sorted(problems, key=lambda p: (p.line or 0, p.key))
-        super().__init__("\n".join(self._line(problem) for problem in self.problems))
-
-    def _line(self, problem: Problem) -> str:
-        where = self.name if problem.line is None else f"{self.name}:{problem.line}"
-        return f"{where}: {problem.key + ': ' if problem.key else ''}{problem.message}; {problem.fix}"
-
-
-# --- the table of keys ---
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of the file.
-
-    kind: float, int, bool, str or list (a curve). default: None when there is none. yours: a person must state it, the
-    default is only what `init` writes. safe: it may be moved to the safe side only.
+    stated: the keys the file states itself. A value of None is a number nobody stated and nobody needs.
     """
 
-    section: str
     name: str
-    kind: type
-    default: Any
-    text: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    pattern: str = ""
-    yours: bool = False
-    safe: bool = False
-
-    @property
-    def path(self) -> str:
-        return f"{self.section}.{self.name}"
-
-    @property
-    def bound(self) -> str:
-        """The hard bound in words, "" when there is none."""
-        if self.low is None and self.high is None:
-            return ""
-        low, high = ("" if edge is None else f"{edge:.12g}" for edge in (self.low, self.high))
-        return f"{low}…{high} {self.unit}".rstrip()
+    keys: tuple[Key, ...]
+    values: Mapping[str, Any]
+    stated: frozenset[str]
+    settings: Settings
 
 
-Row = tuple[str, float | None, float | None, str, str]
+def load(path: str | Path, catalogue: Catalogue) -> Settings:
+    """What the core is to judge by. Raises ConfigError."""
+    return read(path, catalogue).settings
 
 
-def _rows(section: str, owner: type, *rows: Row) -> tuple[Key, ...]:
-    """Keys whose type and default are those of a field of `owner`; a default of None is a number nobody stated."""
-    known: dict[str, Field[Any]] = {field.name: field for field in fields(owner)}
-    keys = []
-    for name, low, high, unit, text in rows:
-        default = known[name].default if known[name].default is not MISSING else None
-        kind = float if default is None else list if isinstance(default, tuple) else type(default)
-        default = [list(point) for point in default] if kind is list else default
-        keys.append(Key(section, name, kind, default, text, unit, low, high, safe=kind is not str))
-    return tuple(keys)
+def read(path: str | Path, catalogue: Catalogue) -> Config:
+    """The file, checked. Raises ConfigError."""
+    return parse(_text_of(Path(path)), str(path), catalogue)
 
 
-def _yours(section: str, name: str, default: float, low: float, high: float, unit: str, text: str) -> Key:
-    return Key(section, name, type(default), default, text, unit, low, high, yours=True)
+def check(text: str, name: str, catalogue: Catalogue) -> list[Problem]:
+    """Everything that is wrong with this text, in the order of its lines."""
+    try:
+        parse(text, name, catalogue)
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
-_PER_CENT_OF_CURRENT = "Points [°C, fraction of the current], linear between them; nowhere above the default."
-
-LIMITS = (
-    _yours("limits", "max_charge_a", 20.0, 1, 500, "A", "What fuse, cable and contactors carry while charging."),
-    _yours("limits", "max_discharge_a", 20.0, 1, 500, "A", "What fuse, cable and contactors carry while discharging."),
-    _yours("limits", "max_power_w", 5000.0, 100, 100_000, "W", "Power in either direction that is never exceeded."),
-    *_rows(
-        "limits",
-        PackSettings,
-        ("soc_min_pct", 0, 50, "%", "No discharging at or below this SoC."),
-        ("soc_max_pct", 50, 100, "%", "No charging at or above this SoC."),
-        ("temp_max_c", 20, 55, "°C", "Highest cell temperature; 5 K above it the pack is opened."),
-        ("temp_min_c", -20, 10, "°C", "Lowest cell temperature."),
-        ("lv_min_open_v", 11.7, 14, "V", "12 V supply below which nothing is closed."),
-        ("lv_min_closed_v", 10.5, 14, "V", "12 V supply below which an energised pack is opened."),
-        ("isolation_min_kohm", 100, 5000, "kΩ", "Isolation below which nothing is closed …"),
-        ("isolation_kohm_per_v", 0.5, 10, "kΩ/V", "… and for each volt of the pack; the higher of the two counts."),
-    ),
-    *_rows(
-        "limits",
-        Chemistry,
-        ("charge_taper_v", 1.5, 4.5, "V", "Highest cell: charging is reduced from here on …"),
-        ("charge_stop_v", 1.5, 4.5, "V", "… to nothing here."),
-        ("critical_high_v", 1.5, 4.5, "V", "Highest cell at which the pack is opened."),
-        ("discharge_taper_v", 1.5, 4.5, "V", "Lowest cell: discharging is reduced from here on …"),
-        ("discharge_stop_v", 1.5, 4.5, "V", "… to nothing here."),
-        ("critical_low_v", 1.5, 4.5, "V", "Lowest cell at which the pack is opened."),
-        ("spread_warn_v", 0.01, 0.3, "V", "Difference between cells at rest that is worth a warning."),
-    ),
-    *_rows(
-        "limits",
-        PackSettings,
-        ("charge_over_coldest", None, None, "", "Charging over the coldest cell. " + _PER_CENT_OF_CURRENT),
-        ("charge_over_hottest", None, None, "", "Charging over the hottest cell. " + _PER_CENT_OF_CURRENT),
-        ("discharge_over_coldest", None, None, "", "Discharging over the coldest cell. " + _PER_CENT_OF_CURRENT),
-        ("discharge_over_hottest", None, None, "", "Discharging over the hottest cell. " + _PER_CENT_OF_CURRENT),
-    ),
-)
-
-PRECHARGE = _rows(
-    "precharge",
-    PrechargeSettings,
-    ("resistance_ohm", 1, 10_000, "Ω", "The precharge resistor. Needed for the wiring `own`."),
-    ("capacitance_f", 1e-6, 0.1, "F", "The capacitors of the link; with the resistor it tells how fast it must charge."),
-    ("charged_fraction", 0.95, 0.999, "", "Charged means: the link has this fraction of the pack's voltage …"),
-    ("charged_gap_v", 1, 20, "V", "… and is at most this far below it …"),
-    ("charged_current_a", 0.1, 1, "A", "… and less than this current flows …"),
-    ("charged_samples", 5, 100, "", "… in this many fresh samples in a row …"),
-    ("charged_ms", 50, 1000, "ms", "… over at least this time."),
-    ("limit_ms", 100, 10_000, "ms", "Longest precharge; above 2000 only where the inverter's profile allows it."),
-    ("tries", 1, 3, "", "Failed precharges before a person has to look."),
-    ("cool_down_ms", 30_000, 3_600_000, "ms", "Rest of the resistor after a failed precharge."),
-    ("unverified_reason", None, None, "", "Why no link voltage can be measured. Needs resistor and capacitors declared; "
-     "the precharge is then a timer, shown as unverified and listed in the safety report."),
-)  # fmt: skip
-
-CONTACTORS = _rows(
-    "contactors",
-    ContactorSettings,
-    ("settle_feedback_ms", 200, 2000, "ms", "From negative to precharge, with feedback."),
-    ("settle_blind_ms", 500, 2000, "ms", "From negative to precharge, without feedback."),
-    ("overlap_ms", 500, 2000, "ms", "From positive on to precharge off."),
-    ("confirm_ms", 100, 1000, "ms", "Longest time a contactor may take to be fed back."),
-    ("waking_ms", 1000, 10_000, "ms", "Longest time a pack may take to close its own contactors."),
-    ("break_current_a", 0.5, 5, "A", "Current below which contactors may open without haste."),
-    ("break_max_a", 10, 200, "A", "Current our relays may break at all (data sheet); above it the fuse goes first."),
-    ("break_ms", 20, 100, "ms", "From positive off to the rest off."),
-    ("fuse_ms", 100, 3000, "ms", "Longest wait for the fuse."),
-    ("minimum_off_ms", 10_000, 3_600_000, "ms", "Shortest time between opening and closing."),
-    ("closings_per_hour", 1, 6, "", "Closings in an hour before an acknowledgement is needed."),
-    ("closings_per_day", 1, 20, "", "Closings in a day before an acknowledgement is needed."),
-    ("offset_max_a", 0.5, 6, "A", "Reading of the pack's current sensor with everything open that is still an offset."),
-    ("open_link_v", 10, 60, "V", "A link below this, or below the next, is dead: nothing is welded."),
-    ("open_link_fraction", 0.01, 0.1, "", "The same, as a fraction of the pack's voltage."),
-    ("verify_ms", 5000, 30_000, "ms", "Time the link has to fall by a tenth after opening."),
-    ("pack_open_ms", 1000, 10_000, "ms", "Time a pack has to report its own contactors open."),
-    ("signals_ms", 5000, 60_000, "ms", "Longest wait for the required signals after a start."),
-    ("auto_enable", None, None, "", "Enable again by itself after a power cut."),
-    ("auto_enable_ms", 60_000, 3_600_000, "ms", "Wait before that."),
-)  # fmt: skip
-
-_NAME = "[A-Za-z0-9_-]{1,32}"
-PLACES = (
-    Key("can", "interface", str, "socketcan", "python-can interface of the pack's bus."),
-    Key("can", "channel", str, "can0", "Channel of the pack's bus."),
-    Key("can", "bitrate", int, 500_000, "Bit rate of the pack's bus.", "bit/s", 10_000, 1_000_000),
-    Key("serial", "port", str, "/dev/ttyUSB0", "Serial port of the RS485 line. A name under /dev/serial/by-id stays."),
-    Key("site", "name", str, "home", "Name of the place; part of the MQTT topics. Letters, digits, _ and -.",
-        pattern=_NAME),
-    Key("site", "pack", str, "pack", "Name of the pack; part of the MQTT topics. Letters, digits, _ and -.",
-        pattern=_NAME),
-)  # fmt: skip
-
-SECTIONS: Mapping[str, str] = {
-    "battery": "The pack.",
-    "inverter": "The inverter.",
-    "wiring": "Who opens and closes what.",
-    "limits": "What may never be exceeded.",
-    "precharge": "Charging the inverter's capacitors through the resistor.",
-    "contactors": "Times and bounds of closing and opening.",
-    "can": "The pack's CAN bus.",
-    "serial": "The RS485 line.",
-    "site": "Names.",
-}
-
-WIRINGS: Mapping[str, str] = {
-    "pack": "the pack switches its own contactors",
-    "pack+inverter": "the same, then a relay of ours to an inverter that precharges itself",
-    "own": "relays of ours: negative, precharge, positive",
-    "none": "nothing can be switched; a stop is 0 W and FAULT",
-}
+def parse(text: str, name: str, catalogue: Catalogue) -> Config:
+    """The text of a config, checked. `name` is what errors call it. Raises ConfigError."""
+    lines = lines_of(text)
+    raw, problems, spoilt = toml(text, lines)
+    if raw is None:
+        raise ConfigError(name, problems)
+    if (newer := raw.get("schema")) and type(newer) is int and newer > SCHEMA:
+        message = f"this file has version {newer}, this program reads {SCHEMA}"
+        raise ConfigError(name, [Problem(lines.get("schema"), "schema", message, "update the program")])
+    known = keys_for(raw, catalogue)
+    problems += [placed(lines, *wrong) for wrong in invalid(raw, known) if wrong[0] not in spoilt]
+    bad = spoilt | {problem.key for problem in problems}
+    good = [key for key in known if key.path not in bad]
+    stated = {key.path: said(raw, key) for key in good if said(raw, key) is not None}
+    values = {key.path: stated.get(key.path, key.default) for key in good}
+    problems += [placed(lines, *wrong) for wrong in contradictions(values, catalogue)]
+    if problems:
+        raise ConfigError(name, problems)
+    return Config(name, known, values, frozenset(stated), _settings(values, known))
 
 
-def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None = None) -> tuple[Key, ...]:
-    """Every key there is, with the options of this battery and inverter; of all of them where the name is none."""
-    return (
-        Key("battery", "name", str, None, "Which battery.", choices=tuple(catalogue.batteries), yours=True),
-        Key("battery", "chemistry", str, None, "Of its cells.", choices=tuple(CHEMISTRIES), yours=True),
-        Key("battery", "cells", int, None, "Cells in series.", "", 4, 240, yours=True),
-        *_rows(
-            "battery",
-            PackSettings,
-            ("energy_full_wh", 500, 200_000, "Wh", "Nameplate energy, for packs whose BMS does not tell."),
-        ),
-        *_options("battery", catalogue.batteries, battery),
-        Key("inverter", "name", str, None, "Which inverter.", choices=tuple(catalogue.inverters), yours=True),
-        Key("inverter", "off_grid", bool, False, "The house hangs on it: a silent inverter is warned of, not opened."),
-        *_options("inverter", catalogue.inverters, inverter),
-        Key("wiring", "kind", str, None, _wiring_text(), choices=tuple(WIRINGS), yours=True),
-        *LIMITS,
-        *PRECHARGE,
-        *CONTACTORS,
-        *PLACES,
+def _text_of(path: Path) -> str:
+    """The file's text with its line ends as they are. Everything that can be wrong with a file is one ConfigError."""
+
+    def error(message: str, fix: str, line: int | None = None) -> ConfigError:
+        return ConfigError(str(path), [Problem(line, "", message, fix)])
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(SIZE_MAX + 1)
+    except FileNotFoundError:
+        raise error("there is no such file", "`controller config init` writes one") from None
+    except OSError as problem:
+        raise error(f"it cannot be read ({problem.strerror})", "give the path of a readable file") from None
+    if len(data) > SIZE_MAX:
+        raise error(f"it is larger than {SIZE_MAX // 1024} KiB", "give the path of a config file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise error("this is no text in UTF-8", "give the path of a config file, saved as UTF-8", line) from None
+
+
+# --- what the core gets ---
+
+
+def _settings(values: Mapping[str, Any], known: tuple[Key, ...]) -> Settings:
+    """The records the core judges by, from values that were checked."""
+
+    def of(section: str, owner: type) -> dict[str, Any]:
+        names = {field.name for field in fields(owner)}
+        stated = {key.name: values[key.path] for key in known if key.section == section and key.name in names}
+        return {name: _curve(value) if isinstance(value, list) else value for name, value in stated.items()}
+
+    def options(section: str, *ours: str) -> dict[str, Any]:
+        return {key.name: values[key.path] for key in known if key.section == section and key.name not in ours}
+
+    cells = {name: volts for name, volts in of("limits", Chemistry).items() if volts is not None}
+    pack = of("battery", PackSettings) | of("limits", PackSettings)
+    pack["chemistry"] = replace(CHEMISTRIES[values["battery.chemistry"]], **cells)
+    return Settings(
+        battery=values["battery.name"],
+        inverter=values["inverter.name"],
+        wiring=values["wiring.kind"],
+        pack=PackSettings(**pack),
+        max_power_w=values["limits.max_power_w"],
+        precharge=PrechargeSettings(**of("precharge", PrechargeSettings)),
+        contactors=ContactorSettings(**of("contactors", ContactorSettings)),
+        battery_options=options("battery", "name", "chemistry", "cells", "energy_full_wh"),
+        inverter_options=options("inverter", "name", "off_grid"),
+        off_grid=values["inverter.off_grid"],
     )
 
 
-def _wiring_text() -> str:
-    return "; ".join(f"{name}: {text}" for name, text in WIRINGS.items()) + "."
+def _curve(points: list[list[float]]) -> Curve:
+    return tuple((float(at), float(fraction)) for at, fraction in points)
 
 
-def _options(section: str, kinds: Mapping[str, Kind], name: str | None) -> Iterator[Key]:
-    """The options of one kind, or of all; of two with one name the wider bounds."""
-    found: dict[str, Key] = {}
-    for kind in [kinds[name]] if name in kinds else kinds.values():
-        options: tuple[Option, ...] = getattr(kind, "options", ())
-        for o in options:
-            key = Key(section, o.name, type(o.default), o.default, o.text, o.unit, o.low, o.high, o.choices, o.pattern)
-            known = found.setdefault(o.name, key)
-            low = None if None in (known.low, o.low) else min(known.low or 0, o.low or 0)
-            high = None if None in (known.high, o.high) else max(known.high or 0, o.high or 0)
-            found[o.name] = replace(known, low=low, high=high)
-    yield from found.values()
+def defaults_for(
+    battery: str, chemistry: str, cells: int, wiring: str, inverter: str, catalogue: Catalogue
+) -> Settings:
+    """What is used without a config: the chemistry's limits and the currents `init` writes. Raises ConfigError."""
+    return parse(template(catalogue, battery, inverter, wiring, chemistry, cells), "the defaults", catalogue).settings
+
+
+class Shown(NamedTuple):
+    """One effective value and where it comes from: "file" or "default"."""
+
+    value: Any
+    origin: str
+    unit: str
+    bound: str
+    text: str
+
+
+def show(config: Config) -> dict[str, Shown]:
+    """Every key with its effective value; a voltage nobody stated is that of the chemistry."""
+    chemistry = CHEMISTRIES[config.settings.pack.chemistry.name]
+    shown = {}
+    for key in config.keys:
+        value = config.values[key.path]
+        value = getattr(chemistry, key.name, None) if value is None and key.section == "limits" else value
+        origin = "file" if key.path in config.stated else "default"
+        shown[key.path] = Shown(value, origin, key.unit, key.bound, key.text)
+    return shown
+
+
+def search(option: str | Path | None, environ: Mapping[str, str], here: Path) -> Path | None:
+    """The file to use: --config, $CONTROLLER_CONFIG, ./controller.toml, /etc. One named expressly need not exist."""
+    if named := option or environ.get("CONTROLLER_CONFIG"):
+        return Path(named)
+    return next((path for path in (here / "controller.toml", SYSTEM_PATH) if path.exists()), None)
+
+
+def schema(catalogue: Catalogue) -> dict[str, Any]:
+    """JSON schema of the file, for editors."""
+    table = model(keys(catalogue)).model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **table, "title": "packwarden controller.toml"}
+
+
+# --- writing ---
+
+_HEAD = """\
+#:schema {schema_file}
+# packwarden: {battery} with {inverter}, wired as `{wiring}` ({wiring_text}).
+#
+# YOURS TO SET marks what only you can know; until you have checked it, it is a cautious guess.
+# A key with a # before it has its default. Take the # away, or use `controller config set KEY VALUE`, to change it.
+# Limits may be moved to the safe side only; `controller config check` says what is wrong.
+schema = {schema}
+"""
+
+
+def template(
+    catalogue: Catalogue, battery: str, inverter: str, wiring: str, chemistry: str | None = None, cells: int = 96
+) -> str:
+    """A commented config that passes `check`: each key with its meaning, unit, default and hard bound.
+
+    Without a chemistry it is the battery's first. Raises ConfigError for a combination that cannot be.
+    """
+    kinds, inverters = catalogue.batteries, catalogue.inverters
+    if chemistry is None:
+        chemistry = next(iter(kinds[battery].chemistries), "nca") if battery in kinds else "nca"
+    chosen = {
+        "battery.name": battery,
+        "battery.chemistry": chemistry,
+        "battery.cells": cells,
+        "inverter.name": inverter,
+        "wiring.kind": wiring,
+    } | ({"precharge.resistance_ohm": 100.0} if wiring == "own" else {})
+    known = keys(catalogue, battery, inverter)
+    text = _HEAD.format(
+        schema_file=SCHEMA_FILE,
+        schema=SCHEMA,
+        battery=kinds[battery].title if battery in kinds else battery,
+        inverter=inverters[inverter].title if inverter in inverters else inverter,
+        wiring=wiring,
+        wiring_text=WIRINGS.get(wiring, "unknown"),
+    )
+    for section, about in SECTIONS.items():
+        text += f"\n\n[{section}]  # {about}\n"
+        text += "".join(
+            _entry(key, chosen.get(key.path), CHEMISTRIES.get(chemistry)) for key in known if key.section == section
+        )
+    parse(text, "the new config", catalogue)
+    return text
+
+
+def _entry(key: Key, chosen: Any, chemistry: Chemistry | None) -> str:
+    """One key of the template with its comment; one nobody has to state is commented out."""
+    of_cell = chemistry is not None and key.section == "limits" and hasattr(chemistry, key.name)
+    default = getattr(chemistry, key.name) if of_cell else key.default
+    bound = cell_bound(key.name, chemistry)[2] if of_cell and chemistry else key.bound
+    facts = [
+        f"unit {key.unit}" if key.unit else "",
+        f"default {literal(default)}" if default is not None and not key.yours else "",
+        f"hard bound {bound}" if bound else "",
+        f"one of {', '.join(key.choices)}" if key.choices else "",
+    ]
+    about = f"{key.text} ({'; '.join(fact for fact in facts if fact)})".replace(" ()", "")
+    mine = key.yours or chosen is not None
+    about = f"YOURS TO SET. {about}" if mine and not key.choices else about
+    comment = textwrap.indent(textwrap.fill(about, 110, break_long_words=False), "# ")
+    value = chosen if chosen is not None else default
+    line = f"{key.name} = {example(key) if value is None else literal(value)}"
+    return f"\n{comment}\n{'' if mine else '#'}{line}\n"
+
+
+def init_file(path: str | Path, text: str) -> None:
+    """Write a new config as a whole, or not at all. Never overwrites: ConfigError when the file exists."""
+    target = Path(path)
+    fix = "give another path, or move the old file away"
+    try:
+        fresh = _written_beside(target, text)
+        try:
+            os.link(fresh, target)
+        finally:
+            fresh.unlink()
+    except FileExistsError:
+        raise ConfigError(str(path), [Problem(None, "", "there is a file already, and it is kept", fix)]) from None
+    except OSError as error:
+        message = f"it cannot be written ({error.strerror})"
+        raise ConfigError(str(path), [Problem(None, "", message, "check folder and permissions")]) from None
+
+
+def set_value(path: str | Path, key: str, value: str, catalogue: Catalogue) -> Config:
+    """Change one key of the file, keeping its comments. The result is checked as a whole before it replaces the file.
+
+    Raises ConfigError and leaves the file as it was when the value, the key or the result is wrong.
+    """
+    target = Path(os.path.realpath(path))
+    text = _text_of(target)
+    lines = lines_of(text)
+    raw, problems, _ = toml(text, lines)
+    if raw is None or problems:
+        raise ConfigError(str(path), problems)
+    known = keys_for(raw, catalogue)
+    row = next((row for row in known if row.path == key), None)
+    if row is None:
+        raise ConfigError(str(path), [Problem(None, key, *unknown(key, known))])
+    changed = _changed(text, lines, row, _typed(row, value, str(path)))
+    config = parse(changed, str(path), catalogue)
+    try:
+        fresh = _written_beside(target, changed)
+        fresh.replace(target)
+    except OSError as error:
+        message = f"it cannot be written ({error.strerror})"
+        raise ConfigError(str(path), [Problem(None, "", message, "check folder and permissions")]) from None
+    return config
+
+
+def _typed(key: Key, text: str, name: str) -> Any:
+    """The value that `text` stands for; a ConfigError when it is none of this type."""
+    try:
+        if key.kind is bool:
+            return {"true": True, "false": False}[text.strip().lower()]
+        if key.kind is list:
+            return tomlkit.value(text).unwrap()
+        return key.kind(text)
+    except (KeyError, ValueError, TOMLKitError):
+        message = f"{textwrap.shorten(text, 40)!r} is not {KINDS[key.kind]}"
+        raise ConfigError(name, [Problem(None, key.path, message, f"give for example {example(key)}")]) from None
+
+
+def _changed(text: str, lines: Mapping[str, int], key: Key, value: Any) -> str:
+    """The text with one value changed, everything else byte by byte as it was.
+
+    A key that is not there takes the place of its commented-out line, else of the line behind its section's header.
+    """
+    if key.path in lines or key.section not in lines:
+        document = tomlkit.parse(text)
+        document.setdefault(key.section, tomlkit.table())[key.name] = value
+        return document.as_string()
+    rows = text.splitlines(keepends=True)
+    first = lines[key.section]
+    end = "\r\n" if rows[first - 1].endswith("\r\n") else "\n"
+    entry = f"{key.name} = {literal(value)}{end}"
+    behind = sorted(line for path, line in lines.items() if line > first and "." not in path)
+    last = behind[0] - 1 if behind else len(rows)
+    sketch = re.compile(rf"#\s*{re.escape(key.name)}\s*=")
+    at = next((at for at in range(first, last) if sketch.match(rows[at])), None)
+    if at is None:
+        rows[first - 1] = rows[first - 1].rstrip("\r\n") + end
+        rows.insert(first, entry)
+    else:
+        rows[at] = entry
+    return "".join(rows)
+
+
+def _written_beside(target: Path, text: str) -> Path:
+    """A new file beside `target`, safely on disk, with the mode and owner of the old one. Raises OSError."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    fresh = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            old = target.stat() if target.exists() else None
+            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else 0o644)
+            if old:
+                with suppress(PermissionError):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            os.fsync(file.fileno())
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    return fresh

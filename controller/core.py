@@ -67,7 +67,8 @@ def start(
     )  # fmt: skip
     kept = record or Record()
     sup = Supervisor(
-        since_ms=now_ms, off_since_ms=now_ms, locked=kept.locked_out, found_closed=kept.closed, tries=kept.tries,
+        since_ms=now_ms, off_since_ms=now_ms, auto_enables=settings.contactors.auto_enable and record is not None,
+        locked=kept.locked_out, found_closed=kept.closed, tries=kept.tries,
         closings_ms=tuple(now_ms - age for age in kept.closings_age_ms),
         precharges_ms=tuple((now_ms - age, ms) for age, ms in kept.precharges_age_ms),
         unclean_ms=(*(now_ms - age for age in kept.unclean_age_ms), *((now_ms,) if kept.closed else ())),
@@ -165,10 +166,8 @@ def _obey(
     answers: list[Notice] = []
     if cap is not None and now_ms >= cap.until_ms:
         cap = None
-    times = s.settings.contactors
-    if times.auto_enable and not sup.enabled and not sup.exiting and core.record is not None:
-        if sup.state is State.STANDBY and not faults.held and now_ms - core.started_ms == times.auto_enable_ms:
-            sup = replace(sup, enabled=True)
+    if sup.auto_enables and now_ms - core.started_ms >= s.settings.contactors.auto_enable_ms:
+        sup = replace(sup, auto_enables=False, enabled=not faults.held and not sup.locked)
     for command in commands:  # type: ignore[attr-defined]
         faults, sup, cap, why = _obey_one(command, faults, sup, cap, s, now_ms)
         if why:
@@ -250,7 +249,7 @@ def _view(
         status = InverterStatus.ACTIVE
     known = pack.pack_voltage_v is not None and pack.current_a is not None
     return InverterView(
-        status=status, soc_pct=pack.soc_pct, soh_pct=pack.soh_pct, energy_full_wh=pack.energy_full_wh,
+        status=status, soc_pct=pack.soc_pct, soh_pct=pack.soh_pct, energy_full_wh=pack.energy_full_wh or setup.settings.pack.energy_full_wh,
         max_charge_w=float(int(limits.charge_w)), max_discharge_w=float(int(limits.discharge_w)),
         pack_voltage_v=pack.pack_voltage_v, outer_voltage_v=pack.pack_voltage_v if running else 0.0,
         current_a=pack.current_a if running else 0.0,

@@ -76,7 +76,7 @@ class Inputs:
     inverter_frames: Sequence[CanFrame] = ()
     register_writes: Sequence[RegisterWrite] = ()
     register_polls: int = 0
-    feedback: Mapping[Contactor, bool | None] = NO_FEEDBACK
+    feedback: Mapping[Contactor, bool | None] = field(default_factory=lambda: NO_FEEDBACK)
     estop_ok: bool | None = None
     interlock_ok: bool | None = None
     link_voltage_v: float | None = None

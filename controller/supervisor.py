@@ -25,8 +25,7 @@ SHADOW_WAIT_MS = 1_500
 class Supervisor:
     """Where the machine is and what it remembers. Stamps are of the loop's clock, None while not running.
 
-    enabled: a person (or auto_enable) wants it closed. stop_wait_ms: how long an asked-for stop may wait for the
-    current. unload_by_ms: when UNLOADING ends at the latest. recorded_seq: the record this closing waits for.
+    enabled: a person (or auto_enable) wants it closed. auto_enables: it will be, after a clean boot. unload_by_ms: when UNLOADING ends at the latest. recorded_seq: the record this closing waits for.
     closings_ms: when each closing of the last day began. tries: failed precharges since the last success.
     """
 
@@ -34,6 +33,7 @@ class Supervisor:
     since_ms: int = 0
     cause: str = "boot"
     enabled: bool = False
+    auto_enables: bool = False
     exiting: bool = False
     locked: bool = False
     unlocking: bool = False
@@ -319,12 +319,7 @@ def _unload_by(sup: Supervisor, s: Situation, faults: Faults) -> int:
     ]
     if sup.unload_by_ms is not None:
         return min([sup.unload_by_ms, *waits])
-    return min(waits) if waits else s.now_ms + stop_wait_ms(s)
-
-
-def stop_wait_ms(s: Situation) -> int:
-    """How long a stop that is asked for waits for the inverter to follow a limit of 0."""
-    return s.inverter_follow_ms
+    return min(waits) if waits else s.now_ms + s.inverter_follow_ms
 
 
 def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Supervisor:

@@ -53,7 +53,10 @@ for _name in ("can.io.asc", "can.io.blf", "can.io.trc"):  # what they complain o
 
 
 class RecordingError(Exception):
-    """The file cannot be used as a recording. One sentence that names the file, and the line where there is one."""
+    """The file cannot be used as a recording. One line that names the file, and the place in it where there is one."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split("\n")))
 
 
 class _Unreadable(ValueError):
@@ -453,7 +456,7 @@ def _text_of_python_can(
     feed, tally = _Feed(source.lines(), list(epilogue)), source.tally
     if re.search(r"^base\s+\w+\s+timestamps\s+relative", "".join(feed.header), re.IGNORECASE | re.MULTILINE):
         raise RecordingError(f"{source.path}: its time stamps count from event to event, export it with absolute ones")
-    while tally.frames or tally.rejected < 1000:
+    while True:
         given = feed.given
         feed.rewind()
         try:
@@ -584,16 +587,12 @@ class Recording(_Tally):
     def _placed(self) -> Iterator[Columns]:
         """All that the file holds, counted, with stamps from the first frame on."""
         super().__init__()
-        self._shift_us, begun = None, False
+        self._shift_us = None
         self._source = source = _Source(self.path, self)
         try:
             for stamps, idents, payloads in _read(self.format, self._told_by, source):
                 self.frames += len(stamps)
                 self.ids_seen.update(idents)
-                if not begun and (total := self.frames + self.skipped + self.rejected) >= 1000:
-                    begun = True
-                    if self.rejected * 2 > total:
-                        break
                 if stamps:
                     yield self._place(stamps), idents, payloads
         except OSError as error:
@@ -620,15 +619,22 @@ class Recording(_Tally):
         self._shift_us, self.duration_us = shift, placed[-1]
         return placed
 
-    def _judge(self) -> None:
+    def reject(self, line: int, reason: str) -> None:
+        super().reject(line, reason)
+        if self.rejected == 501 and 0 < line <= 1000:
+            raise RecordingError(f"{self.path}: {self.rejected} of {line} lines cannot be read{self._first()}")
+
+    def _first(self) -> str:
         line, reason = self.first_rejection or (0, "")
-        first = f"; line {line}: {reason}" if line else f"; {reason}" if reason else ""
+        return f"; line {line}: {reason}" if line else f"; {reason}" if reason else ""
+
+    def _judge(self) -> None:
         if not self.frames:
             others = f" ({self.skipped} remote, error or CAN FD frames)" if self.skipped else ""
-            raise RecordingError(f"{self.path}: no readable frame{others}{first}")
+            raise RecordingError(f"{self.path}: no readable frame{others}{self._first()}")
         total = self.frames + self.skipped + self.rejected
         if self.rejected * 10 > total:
-            raise RecordingError(f"{self.path}: {self.rejected} of {total} lines cannot be read{first}")
+            raise RecordingError(f"{self.path}: {self.rejected} of {total} lines cannot be read{self._first()}")
 
 
 def open_recording(path: str | Path, ids: Collection[int] | None = None) -> Recording:

@@ -593,7 +593,8 @@ class TeslaPack:
                 return Phase.OPENING if self._must_open(now_ms) else Phase.CLOSED
 
     def _next_when_open(self, now_ms: int) -> Phase:
-        wanted = self._request is PowerState.DRIVE and now_ms - self._drive_since_ms >= REACTION_MS
+        thinks = self.phase is Phase.OPEN and now_ms - max(self._drive_since_ms, self._since_ms) < REACTION_MS
+        wanted = self._request is PowerState.DRIVE and not thinks
         if self.reset_required or (wanted and self.hvil_seen > Hvil.OK):
             return Phase.BLOCKED
         return Phase.CLOSING if wanted and self.closing_allowed and not self._refuses else Phase.OPEN

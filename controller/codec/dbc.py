@@ -10,7 +10,7 @@ is kept for every layout it fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -162,9 +162,6 @@ class Latest:
         return self._values
 
 
-NO_FRAMES: Mapping[Page, Latest] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Mailbox:
     """The newest frame of every page, as a value. accepted, rejected: frames of known ids since the start.
@@ -173,7 +170,7 @@ class Mailbox:
     """
 
     tables: Tables
-    latest: Mapping[Page, Latest] = NO_FRAMES
+    latest: Mapping[Page, Latest] = field(default_factory=dict)
     accepted: int = 0
     rejected: int = 0
     news: tuple[Page, ...] = ()

@@ -92,7 +92,7 @@ class BatterySnapshot:
     lv_supply_v: float | None = None
     cells_v: tuple[float | None, ...] = ()
     report: PackReport = field(default_factory=PackReport)
-    feeds: Mapping[Feed, Freshness] = NO_FEEDS
+    feeds: Mapping[Feed, Freshness] = field(default_factory=lambda: NO_FEEDS)
     serial: str | None = None
     decoded_frames: int = 0
     corrupt_frames: int = 0

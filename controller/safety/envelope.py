@@ -7,14 +7,7 @@ from typing import NamedTuple
 
 from controller.model.battery import BatterySnapshot
 from controller.model.events import Event
-from controller.model.settings import (
-    CHARGE_OVER_COLDEST,
-    CHARGE_OVER_HOTTEST,
-    DISCHARGE_OVER_COLDEST,
-    DISCHARGE_OVER_HOTTEST,
-    Curve,
-    Settings,
-)
+from controller.model.settings import Curve, Settings
 from controller.safety.monitor import Faults
 
 RISE_PER_S = 0.10
@@ -64,8 +57,8 @@ def charge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
         return Source("unknown cells or temperatures", 0.0)
     parts = (
         Source("highest cell", _taper(pack.cell_max_v, cell.charge_taper_v, cell.charge_stop_v)),
-        Source("coldest cell", over(CHARGE_OVER_COLDEST, pack.temp_min_c)),
-        Source("hottest cell", over(CHARGE_OVER_HOTTEST, pack.temp_max_c)),
+        Source("coldest cell", over(settings.pack.charge_over_coldest, pack.temp_min_c)),
+        Source("hottest cell", over(settings.pack.charge_over_hottest, pack.temp_max_c)),
     )
     return min(parts, key=lambda part: part.limit_w)
 
@@ -77,8 +70,8 @@ def discharge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
         return Source("unknown cells or temperatures", 0.0)
     parts = (
         Source("lowest cell", _taper(pack.cell_min_v, cell.discharge_taper_v, cell.discharge_stop_v)),
-        Source("coldest cell", over(DISCHARGE_OVER_COLDEST, pack.temp_min_c)),
-        Source("hottest cell", over(DISCHARGE_OVER_HOTTEST, pack.temp_max_c)),
+        Source("coldest cell", over(settings.pack.discharge_over_coldest, pack.temp_min_c)),
+        Source("hottest cell", over(settings.pack.discharge_over_hottest, pack.temp_max_c)),
     )
     return min(parts, key=lambda part: part.limit_w)
 

@@ -1,0 +1,258 @@
+"""The keys of controller.toml as one table: meaning, unit, default and hard bound of each.
+
+Hard bounds are those of the safety concept, sections 2 to 4. The options of a battery or an inverter come from its row
+in the registry, handed in as a Catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from typing import Any, Protocol
+
+from controller.model.settings import (
+    CHEMISTRIES,
+    Chemistry,
+    ContactorSettings,
+    Option,
+    PackSettings,
+    PrechargeSettings,
+)
+
+
+class Kind(Protocol):
+    """What a battery and an inverter of the registries have in common here. `options` may be missing."""
+
+    @property
+    def title(self) -> str: ...
+
+
+class BatteryKind(Kind, Protocol):
+    @property
+    def wirings(self) -> tuple[str, ...]: ...
+    @property
+    def chemistries(self) -> tuple[str, ...]: ...
+
+
+class InverterKind(Kind, Protocol):
+    @property
+    def precharges(self) -> bool: ...
+    @property
+    def precharge_max_ms(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What can be chosen, by name: the two registries."""
+
+    batteries: Mapping[str, BatteryKind]
+    inverters: Mapping[str, InverterKind]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the file.
+
+    kind: float, int, bool, str or list (a curve). default: None when there is none. yours: a person must state it, the
+    default is only what `init` writes.
+    """
+
+    section: str
+    name: str
+    kind: type
+    default: Any
+    text: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    yours: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def bound(self) -> str:
+        """The hard bound in words, "" when there is none."""
+        if self.low is None and self.high is None:
+            return ""
+        low, high = ("" if edge is None else f"{edge:.12g}" for edge in (self.low, self.high))
+        return f"{low}…{high} {self.unit}".rstrip()
+
+
+Row = tuple[str, float | None, float | None, str, str]
+
+
+def _rows(section: str, owner: type, *rows: Row) -> tuple[Key, ...]:
+    """Keys whose type and default are those of a field of `owner`; a default of None is a number nobody stated."""
+    known: dict[str, Field[Any]] = {field.name: field for field in fields(owner)}
+    keys = []
+    for name, low, high, unit, text in rows:
+        default: Any = None if known[name].default is MISSING else known[name].default
+        kind = float if default is None else list if isinstance(default, tuple) else type(default)
+        default = [list(point) for point in default] if kind is list else default
+        keys.append(Key(section, name, kind, default, text, unit, low, high))
+    return tuple(keys)
+
+
+def _yours(section: str, name: str, default: float, low: float, high: float, unit: str, text: str) -> Key:
+    return Key(section, name, type(default), default, text, unit, low, high, yours=True)
+
+
+_CURVE = "Points [°C, fraction of the current], linear between them; nowhere above the default."
+
+LIMITS = (
+    _yours("limits", "max_charge_a", 20.0, 1, 500, "A", "What fuse, cable and contactors carry while charging."),
+    _yours("limits", "max_discharge_a", 20.0, 1, 500, "A", "What fuse, cable and contactors carry while discharging."),
+    _yours("limits", "max_power_w", 5000.0, 100, 100_000, "W", "Power in either direction that is never exceeded."),
+    *_rows(
+        "limits",
+        PackSettings,
+        ("soc_min_pct", 0, 50, "%", "No discharging at or below this SoC."),
+        ("soc_max_pct", 50, 100, "%", "No charging at or above this SoC."),
+        ("temp_max_c", 20, 55, "°C", "Highest cell temperature; 5 K above it the pack is opened."),
+        ("temp_min_c", -20, 10, "°C", "Lowest cell temperature."),
+        ("lv_min_open_v", 11.7, 14, "V", "12 V supply below which nothing is closed."),
+        ("lv_min_closed_v", 10.5, 14, "V", "12 V supply below which an energised pack is opened."),
+        ("isolation_min_kohm", 100, 5000, "kΩ", "Isolation below which nothing is closed …"),
+        ("isolation_kohm_per_v", 0.5, 10, "kΩ/V", "… and for each volt of the pack; the higher of the two counts."),
+    ),
+    *_rows(
+        "limits",
+        Chemistry,
+        ("charge_taper_v", 1.5, 4.5, "V", "Highest cell: charging is reduced from here on …"),
+        ("charge_stop_v", 1.5, 4.5, "V", "… to nothing here."),
+        ("critical_high_v", 1.5, 4.5, "V", "Highest cell at which the pack is opened."),
+        ("discharge_taper_v", 1.5, 4.5, "V", "Lowest cell: discharging is reduced from here on …"),
+        ("discharge_stop_v", 1.5, 4.5, "V", "… to nothing here."),
+        ("critical_low_v", 1.5, 4.5, "V", "Lowest cell at which the pack is opened."),
+        ("spread_warn_v", 0.01, 0.3, "V", "Difference between cells at rest that is worth a warning."),
+    ),
+    *_rows(
+        "limits",
+        PackSettings,
+        ("charge_over_coldest", None, None, "", "Charging over the coldest cell. " + _CURVE),
+        ("charge_over_hottest", None, None, "", "Charging over the hottest cell. " + _CURVE),
+        ("discharge_over_coldest", None, None, "", "Discharging over the coldest cell. " + _CURVE),
+        ("discharge_over_hottest", None, None, "", "Discharging over the hottest cell. " + _CURVE),
+    ),
+)
+
+PRECHARGE = _rows(
+    "precharge",
+    PrechargeSettings,
+    ("resistance_ohm", 1, 10_000, "Ω", "The precharge resistor. Needed for the wiring `own`."),
+    ("capacitance_f", 1e-6, 0.1, "F", "The capacitors of the link; with the resistor it tells how fast it must charge."),
+    ("charged_fraction", 0.95, 0.999, "", "Charged means: the link has this fraction of the pack's voltage …"),
+    ("charged_gap_v", 1, 20, "V", "… and is at most this far below it …"),
+    ("charged_current_a", 0.1, 1, "A", "… and less than this current flows …"),
+    ("charged_samples", 5, 100, "", "… in this many fresh samples in a row …"),
+    ("charged_ms", 50, 1000, "ms", "… over at least this time."),
+    ("limit_ms", 100, 10_000, "ms", "Longest precharge; above 2000 only where the inverter's profile allows it."),
+    ("tries", 1, 3, "", "Failed precharges before a person has to look."),
+    ("cool_down_ms", 30_000, 3_600_000, "ms", "Rest of the resistor after a failed precharge."),
+    ("unverified_reason", None, None, "", "Why no link voltage can be measured: precharge is then a timer by R and C, "
+     "which must be declared; shown as unverified and listed in the safety report."),
+)  # fmt: skip
+
+CONTACTORS = _rows(
+    "contactors",
+    ContactorSettings,
+    ("settle_feedback_ms", 200, 2000, "ms", "From negative to precharge, with feedback."),
+    ("settle_blind_ms", 500, 2000, "ms", "From negative to precharge, without feedback."),
+    ("overlap_ms", 500, 2000, "ms", "From positive on to precharge off."),
+    ("confirm_ms", 100, 1000, "ms", "Longest time a contactor may take to be fed back."),
+    ("waking_ms", 1000, 10_000, "ms", "Longest time a pack may take to close its own contactors."),
+    ("break_current_a", 0.5, 5, "A", "Current below which contactors may open without haste."),
+    ("break_max_a", 10, 200, "A", "Current our relays may break at all (data sheet); above it the fuse goes first."),
+    ("break_ms", 20, 100, "ms", "From positive off to the rest off."),
+    ("fuse_ms", 100, 3000, "ms", "Longest wait for the fuse."),
+    ("minimum_off_ms", 10_000, 3_600_000, "ms", "Shortest time between opening and closing."),
+    ("closings_per_hour", 1, 6, "", "Closings in an hour before an acknowledgement is needed."),
+    ("closings_per_day", 1, 20, "", "Closings in a day before an acknowledgement is needed."),
+    ("offset_max_a", 0.5, 6, "A", "Reading of the pack's current sensor with everything open that is still an offset."),
+    ("open_link_v", 10, 60, "V", "A link below this, or below the next, is dead: nothing is welded."),
+    ("open_link_fraction", 0.01, 0.1, "", "The same, as a fraction of the pack's voltage."),
+    ("verify_ms", 5000, 30_000, "ms", "Time the link has to fall by a tenth after opening."),
+    ("pack_open_ms", 1000, 10_000, "ms", "Time a pack has to report its own contactors open."),
+    ("signals_ms", 5000, 60_000, "ms", "Longest wait for the required signals after a start."),
+    ("auto_enable", None, None, "", "Enable again by itself after a power cut."),
+    ("auto_enable_ms", 60_000, 3_600_000, "ms", "Wait before that."),
+)  # fmt: skip
+
+_NAME = "[A-Za-z0-9_-]{1,32}"
+PLACES = (
+    Key("can", "interface", str, "socketcan", "python-can interface of the pack's bus."),
+    Key("can", "channel", str, "can0", "Channel of the pack's bus."),
+    Key("can", "bitrate", int, 500_000, "Bit rate of the pack's bus.", "bit/s", 10_000, 1_000_000),
+    Key("serial", "port", str, "/dev/ttyUSB0", "Serial port of the RS485 line. A name under /dev/serial/by-id stays."),
+    Key("site", "name", str, "home", "Name of the place; part of the MQTT topics. Letters, digits, _ and -.",
+        pattern=_NAME),
+    Key("site", "pack", str, "pack", "Name of the pack; part of the MQTT topics. Letters, digits, _ and -.",
+        pattern=_NAME),
+)  # fmt: skip
+
+SECTIONS: Mapping[str, str] = {
+    "battery": "The pack.",
+    "inverter": "The inverter.",
+    "wiring": "Who opens and closes what.",
+    "limits": "What may never be exceeded.",
+    "precharge": "Charging the inverter's capacitors through the resistor.",
+    "contactors": "Times and bounds of closing and opening.",
+    "can": "The pack's CAN bus.",
+    "serial": "The RS485 line.",
+    "site": "Names.",
+}
+
+EXAMPLES: Mapping[str, Any] = {"cells": 96, "energy_full_wh": 30_000.0, "resistance_ohm": 100.0, "capacitance_f": 0.001}
+"""What is shown where there is no default."""
+
+WIRINGS: Mapping[str, str] = {
+    "pack": "the pack switches its own contactors",
+    "pack+inverter": "the same, then a relay of ours to an inverter that precharges itself",
+    "own": "relays of ours: negative, precharge, positive",
+    "none": "nothing can be switched; a stop is 0 W and FAULT",
+}
+
+
+def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None = None) -> tuple[Key, ...]:
+    """Every key there is, with the options of this battery and inverter; of all of them where the name is none."""
+    return (
+        Key("battery", "name", str, None, "Which battery.", choices=tuple(catalogue.batteries), yours=True),
+        Key("battery", "chemistry", str, None, "Of its cells.", choices=tuple(CHEMISTRIES), yours=True),
+        Key("battery", "cells", int, None, "Cells in series.", "", 4, 240, yours=True),
+        *_rows(
+            "battery",
+            PackSettings,
+            ("energy_full_wh", 500, 200_000, "Wh", "Nameplate energy, for packs whose BMS does not tell."),
+        ),
+        *_options("battery", catalogue.batteries, battery),
+        Key("inverter", "name", str, None, "Which inverter.", choices=tuple(catalogue.inverters), yours=True),
+        Key("inverter", "off_grid", bool, False, "The house hangs on it: a silent inverter is warned of, not opened."),
+        *_options("inverter", catalogue.inverters, inverter),
+        Key("wiring", "kind", str, None, _wiring_text(), choices=tuple(WIRINGS), yours=True),
+        *LIMITS,
+        *PRECHARGE,
+        *CONTACTORS,
+        *PLACES,
+    )
+
+
+def _wiring_text() -> str:
+    return "; ".join(f"{name}: {text}" for name, text in WIRINGS.items()) + "."
+
+
+def _options(section: str, kinds: Mapping[str, Kind], name: str | None) -> Iterator[Key]:
+    """The options of one kind, or of all; where two differ under one name, without bounds."""
+    found: dict[str, Key] = {}
+    chosen = kinds.values() if name is None or name not in kinds else [kinds[name]]
+    for kind in chosen:
+        options: tuple[Option, ...] = getattr(kind, "options", ())
+        for o in options:
+            key = Key(section, o.name, type(o.default), o.default, o.text, o.unit, o.low, o.high, o.choices, o.pattern)
+            same = found.setdefault(o.name, key)
+            if same != key:
+                found[o.name] = replace(key, low=None, high=None, choices=(), pattern="")
+    return iter(found.values())

@@ -1,0 +1,148 @@
+"""Runs a recording of a pack through the whole controller, in shadow: the pack in it answers to somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from controller import core
+from controller.batteries.base import BatteryProtocol
+from controller.inverters.base import InverterProtocol
+from controller.loop import TICK_MS, Loop, Ports
+from controller.model.battery import SIGNALS
+from controller.model.events import Notice
+from controller.model.settings import Settings
+from controller.ports import Outputs
+from controller.safety.situation import missing_feeds
+from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, MemoryRegisters, MemoryRelays
+from sim.recording import Recording
+from sim.trace import Trace
+
+SIGNAL_NAMES = (*SIGNALS,)
+
+
+@dataclass
+class Summary:
+    """One signal over the run: first and last known value, the extremes, and in how many ticks it was known."""
+
+    first: object = None
+    last: object = None
+    least: object = None
+    most: object = None
+    samples: int = 0
+
+    def add(self, value: object) -> None:
+        if value is None:
+            return
+        if not self.samples:
+            self.first = value
+            if not isinstance(value, (str, bool)):
+                self.least = self.most = value
+        elif self.least is not None:
+            if value < self.least:  # type: ignore[operator]
+                self.least = value
+            elif value > self.most:  # type: ignore[operator]
+                self.most = value
+        self.last = value
+        self.samples += 1
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "first": self.first, "last": self.last, "min": self.least, "max": self.most, "samples": self.samples,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StateChange:
+    t_ms: int
+    state: str
+    cause: str
+
+
+@dataclass
+class Result:
+    """What a run showed. missing: required signals unknown at the end, by name."""
+
+    states: list[StateChange] = field(default_factory=list)
+    events: list[tuple[int, Notice]] = field(default_factory=list)
+    signals: dict[str, Summary] = field(default_factory=lambda: {name: Summary() for name in SIGNALS})
+    registers: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    frames_to_inverter: list[str] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+    ticks: int = 0
+    trace_sha256: str = ""
+    core: core.CoreState | None = None
+
+    @property
+    def final_state(self) -> str:
+        return self.states[-1].state
+
+
+Watcher = Callable[[int, core.CoreState, Outputs, dict[str, object]], None]
+
+
+class Replay:
+    """The same Loop as on the Pi, over memory ports and a clock moved by hand."""
+
+    def __init__(
+        self, recording: Recording, settings: Settings, battery: BatteryProtocol, inverter: InverterProtocol,
+        trace: TextIO | None = None,
+    ) -> None:  # fmt: skip
+        self.recording = recording
+        self.battery = battery
+        self.clock = HandClock()
+        self.bus = MemoryCan()
+        self.events = MemoryEvents()
+        self.registers = MemoryRegisters()
+        self.trace = Trace(trace)
+        ports = Ports(self.bus, MemoryRelays(), self.clock, self.events, MemoryRecords(), MemoryCan(), self.registers)
+        self.loop = Loop(core.start(settings, battery, inverter, shadow=True), ports)
+
+    def run(self, watchers: tuple[Watcher, ...] = ()) -> Result:
+        """Every tick from 0 to the last frame's. Raises RecordingError when the recording turns out to be none."""
+        result = Result()
+        result.states.append(StateChange(0, self.loop.state.supervisor.state.value, "boot"))
+        summaries = list(result.signals.items())
+        for now_ms in self._ticks():
+            _, outputs = self.loop.tick()
+            state = self.loop.state
+            signals = self.trace.add(now_ms, state, outputs)
+            for name, summary in summaries:
+                summary.add(signals[name])
+            supervisor = state.supervisor
+            if supervisor.state.value != result.states[-1].state:
+                result.states.append(StateChange(now_ms, supervisor.state.value, supervisor.cause))
+            for watch in watchers:
+                watch(now_ms, state, outputs, signals)
+            result.ticks += 1
+        return self._finished(result)
+
+    def _ticks(self) -> Iterator[int]:
+        """The time of each tick, its frames put into the inbox."""
+        tick = 0
+        for at, frames in self.recording.batches(TICK_MS * 1000):
+            while tick < at:
+                yield self._at(tick)
+                tick += 1
+            self.bus.inbox = frames
+            yield self._at(tick)
+            tick += 1
+        last = -(-self.recording.duration_us // (TICK_MS * 1000))
+        while tick <= last:
+            yield self._at(tick)
+            tick += 1
+
+    def _at(self, tick: int) -> int:
+        self.clock.ms = tick * TICK_MS
+        return self.clock.ms
+
+    def _finished(self, result: Result) -> Result:
+        state = self.loop.state
+        wiring = state.setup.settings.wiring
+        result.events = self.events.seen
+        result.registers = dict(self.registers.blocks)
+        result.missing = tuple(feed.value for feed in missing_feeds(state.pack, wiring, self.clock.ms))
+        result.trace_sha256 = self.trace.sha256
+        result.core = state
+        return result
