@@ -11,7 +11,7 @@ import re
 import stat
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -113,7 +113,7 @@ def check(text: str, name: str, catalogue: Catalogue) -> list[Problem]:
 def parse(text: str, name: str, catalogue: Catalogue) -> Config:
     """The text of a config, checked. `name` is what errors call it. Raises ConfigError."""
     lines = lines_of(text)
-    raw, problems, spoilt = toml(text, lines)
+    raw, problems, spoilt = toml(text)
     if raw is None:
         raise ConfigError(name, problems)
     if (newer := raw.get("schema")) and type(newer) is int and newer > SCHEMA:
@@ -161,8 +161,8 @@ def _settings(values: Mapping[str, Any], known: tuple[Key, ...]) -> Settings:
 
     def of(section: str, owner: type) -> dict[str, Any]:
         names = {field.name for field in fields(owner)}
-        stated = {key.name: values[key.path] for key in known if key.section == section and key.name in names}
-        return {name: _curve(value) if isinstance(value, list) else value for name, value in stated.items()}
+        ours = [key for key in known if key.section == section and key.name in names]
+        return {key.name: _curve(values[key.path]) if key.kind is list else values[key.path] for key in ours}
 
     def options(section: str, *ours: str) -> dict[str, Any]:
         return {key.name: values[key.path] for key in known if key.section == section and key.name not in ours}
@@ -184,7 +184,7 @@ def _settings(values: Mapping[str, Any], known: tuple[Key, ...]) -> Settings:
     )
 
 
-def _curve(points: list[list[float]]) -> Curve:
+def _curve(points: Sequence[Sequence[float]]) -> Curve:
     return tuple((float(at), float(fraction)) for at, fraction in points)
 
 
@@ -210,10 +210,12 @@ def show(config: Config) -> dict[str, Shown]:
     chemistry = CHEMISTRIES[config.settings.pack.chemistry.name]
     shown = {}
     for key in config.keys:
-        value = config.values[key.path]
-        value = getattr(chemistry, key.name, None) if value is None and key.section == "limits" else value
+        value, bound = config.values[key.path], key.bound
+        if key.section == "limits" and hasattr(chemistry, key.name):
+            value = getattr(chemistry, key.name) if value is None else value
+            bound = cell_bound(key.name, chemistry)[2]
         origin = "file" if key.path in config.stated else "default"
-        shown[key.path] = Shown(value, origin, key.unit, key.bound, key.text)
+        shown[key.path] = Shown(value, origin, key.unit, bound, key.text)
     return shown
 
 
@@ -234,7 +236,9 @@ def schema(catalogue: Catalogue) -> dict[str, Any]:
 
 _HEAD = """\
 #:schema {schema_file}
-# packwarden: {battery} with {inverter}, wired as `{wiring}` ({wiring_text}).
+# packwarden: {battery}
+# with {inverter},
+# wired as `{wiring}`: {wiring_text}.
 #
 # YOURS TO SET marks what only you can know; until you have checked it, it is a cautious guess.
 # A key with a # before it has its default. Take the # away, or use `controller config set KEY VALUE`, to change it.
@@ -269,6 +273,9 @@ def template(
         wiring=wiring,
         wiring_text=WIRINGS.get(wiring, "unknown"),
     )
+    if battery in kinds:
+        offered = {"battery.chemistry": kinds[battery].chemistries, "wiring.kind": kinds[battery].wirings}
+        known = tuple(replace(key, choices=offered.get(key.path) or key.choices) for key in known)
     for section, about in SECTIONS.items():
         text += f"\n\n[{section}]  # {about}\n"
         text += "".join(
@@ -323,7 +330,7 @@ def set_value(path: str | Path, key: str, value: str, catalogue: Catalogue) -> C
     target = Path(os.path.realpath(path))
     text = _text_of(target)
     lines = lines_of(text)
-    raw, problems, _ = toml(text, lines)
+    raw, problems, _ = toml(text)
     if raw is None or problems:
         raise ConfigError(str(path), problems)
     known = keys_for(raw, catalogue)
@@ -348,6 +355,7 @@ def _typed(key: Key, text: str, name: str) -> Any:
             return {"true": True, "false": False}[text.strip().lower()]
         if key.kind is list:
             return tomlkit.value(text).unwrap()
+        text.encode()  # what the shell passes on need not be UTF-8
         return key.kind(text)
     except (KeyError, ValueError, TOMLKitError):
         message = f"{textwrap.shorten(text, 40)!r} is not {KINDS[key.kind]}"
@@ -359,24 +367,27 @@ def _changed(text: str, lines: Mapping[str, int], key: Key, value: Any) -> str:
 
     A key that is not there takes the place of its commented-out line, else of the line behind its section's header.
     """
-    if key.path in lines or key.section not in lines:
-        document = tomlkit.parse(text)
-        document.setdefault(key.section, tomlkit.table())[key.name] = value
+    document = tomlkit.parse(text)
+    rows = text.split("\n")
+    header = lines.get(key.section, 0)
+    has_header = header > 0 and rows[header - 1].lstrip().startswith("[")
+    if key.path in lines or (key.section in document and not has_header):
+        document[key.section][key.name] = value
         return document.as_string()
-    rows = text.splitlines(keepends=True)
-    first = lines[key.section]
-    end = "\r\n" if rows[first - 1].endswith("\r\n") else "\n"
+    end = "\r" if rows[0].endswith("\r") else ""
     entry = f"{key.name} = {literal(value)}{end}"
-    behind = sorted(line for path, line in lines.items() if line > first and "." not in path)
-    last = behind[0] - 1 if behind else len(rows)
+    if not has_header:
+        last = [rows[-1] + end] if rows[-1] else []
+        return "\n".join([*rows[:-1], *last, end, f"[{key.section}]{end}", entry, ""])
+    behind = [line for path, line in lines.items() if line > header and "." not in path]
+    section = range(header, min(behind, default=len(rows) + 1) - 1)
     sketch = re.compile(rf"#\s*{re.escape(key.name)}\s*=")
-    at = next((at for at in range(first, last) if sketch.match(rows[at])), None)
+    at = next((at for at in section if sketch.match(rows[at])), None)
     if at is None:
-        rows[first - 1] = rows[first - 1].rstrip("\r\n") + end
-        rows.insert(first, entry)
+        rows.insert(header, entry)
     else:
         rows[at] = entry
-    return "".join(rows)
+    return "\n".join(rows)
 
 
 def _written_beside(target: Path, text: str) -> Path:

@@ -7,6 +7,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -64,17 +65,30 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
         line += what.count("\n")
 
 
-def lines_of(text: str) -> dict[str, int]:
-    """Where each section and key stands: "limits" and "limits.max_charge_a" → line. Says nothing about validity."""
-    found: dict[str, int] = {}
+def _places(text: str) -> Iterator[tuple[str, int]]:
+    """Every section and key with its line, in the order of the text; says nothing about validity."""
     section: tuple[str, ...] = ()
     for line, statement in _statements(text):
         if head := re.match(r"\s*\[\[?([^\]]*)\]", statement):
             section = _path(head[1])
-            found.setdefault(".".join(section), line)
+            yield ".".join(section), line
         elif path := _path(statement.partition("#")[0].partition("=")[0]):
-            found.setdefault(".".join(section + path), line)
-    return found
+            yield ".".join(section + path), line
+
+
+def lines_of(text: str) -> dict[str, int]:
+    """Where each section and key stands first: "limits" and "limits.max_charge_a" → line."""
+    return dict(reversed(list(_places(text))))
+
+
+def _repeated(text: str) -> int | None:
+    """The line of the first section or key that stood before."""
+    seen: set[str] = set()
+    for path, line in _places(text):
+        if path in seen:
+            return line
+        seen.add(path)
+    return None
 
 
 def _path(dotted: str) -> tuple[str, ...]:
@@ -87,22 +101,22 @@ def placed(lines: Mapping[str, int], key: str, message: str, fix: str) -> Proble
     return Problem(lines.get(key, lines.get(key.partition(".")[0])), key, message, fix)
 
 
-def toml(text: str, lines: Mapping[str, int]) -> tuple[dict[str, Any] | None, list[Problem], set[str]]:
+def toml(text: str) -> tuple[dict[str, Any] | None, list[Problem], set[str]]:
     """The document, its syntax errors, and the keys that stand on their lines; no document when it has to give up.
 
     A line that cannot be read is left out, so that errors behind it are found as well.
     """
     problems: list[Problem] = []
     spoilt: set[str] = set()
-    rows = text.split("\n")
+    rows, places = text.split("\n"), list(_places(text))
     while len(problems) < SYNTAX_ERRORS_MAX:
         try:
             return tomlkit.parse("\n".join(rows)).unwrap(), problems, spoilt
         except TOMLKitError as error:
-            line = getattr(error, "line", None)
+            line = getattr(error, "line", None) or _repeated("\n".join(rows))
             message = re.sub(r" at line \d+ col \d+$", "", str(error))
         row = rows[line - 1] if line and line <= len(rows) else ""
-        at = [path for path, number in lines.items() if number == line]
+        at = [path for path, number in places if number == line]
         problems.append(Problem(line, at[0] if at else "", f"not readable: {message}", _syntax_fix(row)))
         if not re.match(r"\s*[^\s\[\]#][^\[\]{}]*$", row) or '"""' in row or "'''" in row:
             break
@@ -142,6 +156,7 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+@lru_cache(maxsize=8)
 def model(known: tuple[Key, ...]) -> type[pydantic.BaseModel]:
     """The table as a pydantic model: what is validated, and what editors get as JSON schema."""
     sections: dict[str, Any] = {}
@@ -150,8 +165,8 @@ def model(known: tuple[Key, ...]) -> type[pydantic.BaseModel]:
         model = pydantic.create_model(name.title(), __base__=_Section, __doc__=text, **rows)
         required = any(key.section == name and key.yours for key in known)
         sections[name] = (model, ... if required else pydantic.Field(default_factory=model))
-    version = pydantic.Field(alias="schema", description="Version of this file.")
-    return pydantic.create_model("Controller", __base__=_Section, version=(Literal[1], version), **sections)
+    version = pydantic.Field(alias="schema", ge=SCHEMA, le=SCHEMA, description="Version of this file.")
+    return pydantic.create_model("Controller", __base__=_Section, version=(int, version), **sections)
 
 
 def _field(key: Key) -> Any:
@@ -179,8 +194,9 @@ def invalid(raw: Mapping[str, Any], known: tuple[Key, ...]) -> list[Wrong]:
     except pydantic.ValidationError as error:
         found: dict[str, Wrong] = {}
         for flaw in error.errors(include_url=False):
-            path = ".".join(str(part) for part in flaw["loc"][:2])
-            found.setdefault(path, (path, *_worded(path, flaw["type"], flaw["input"], known)))
+            at = [str(part) for part in flaw["loc"][:2]]
+            value = whole[at[0]][at[1]] if len(flaw["loc"]) > 2 else flaw["input"]
+            found.setdefault(".".join(at), (".".join(at), *_worded(".".join(at), flaw["type"], value, known)))
         return list(found.values())
     return []
 
@@ -197,7 +213,8 @@ def _worded(path: str, flaw: str, value: Any, known: tuple[Key, ...]) -> tuple[s
         return unknown(path, known)
     if flaw == "missing":
         what = "the controller does not start without it" if key.section == "limits" else "it has to be stated"
-        return f"is missing; {what}", f"add `{key.name} = {example(key)}` under [{key.section}]: {key.text}"
+        one = f"{key.name} = {' or '.join(literal(name) for name in key.choices) or example(key)}"
+        return f"is missing; {what}", f"add {one} under [{key.section}]: {key.text}"
     if flaw in ("greater_than_equal", "less_than_equal"):
         return f"{shown} is outside the hard bound {key.bound}", _STAY if key.section in _JUDGED else "stay inside it"
     if flaw == "literal_error":
@@ -225,12 +242,16 @@ def literal(value: Any) -> str:
 
 
 def unknown(path: str, known: tuple[Key, ...]) -> tuple[str, str]:
-    """Message and fix for a key that does not exist: the same name elsewhere, or one spelt alike."""
-    name = path.rpartition(".")[2]
-    paths = [key.path for key in known]
-    close = [key.path for key in known if key.name == name] or difflib.get_close_matches(path, paths, 1)
-    what = "there is no such key" if "." in path else "there is no such section or key"
-    return what, f"did you mean {close[0]}?" if close else "remove it; `controller config schema` lists all there are"
+    """Message and fix for a key that does not exist: the same name elsewhere, or one spelt alike in its section."""
+    section, _, name = path.rpartition(".")
+    if not section:
+        close = difflib.get_close_matches(path, SECTIONS, 1)
+    else:
+        beside = [key.name for key in known if key.section == section]
+        close = [key.path for key in known if key.name == name]
+        close = close or [f"{section}.{alike}" for alike in difflib.get_close_matches(name, beside, 1)]
+    fix = f"did you mean {close[0]}?" if close else "remove it; `controller config schema` lists all there are"
+    return f"there is no such {'key' if section else 'section or key'}", fix
 
 
 def contradictions(values: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Wrong]:

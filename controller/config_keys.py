@@ -21,10 +21,12 @@ from controller.model.settings import (
 
 
 class Kind(Protocol):
-    """What a battery and an inverter of the registries have in common here. `options` may be missing."""
+    """What a battery and an inverter of the registries have in common here."""
 
     @property
     def title(self) -> str: ...
+    @property
+    def options(self) -> tuple[Option, ...]: ...
 
 
 class BatteryKind(Kind, Protocol):
@@ -53,7 +55,7 @@ class Catalogue:
 class Key:
     """One key of the file.
 
-    kind: float, int, bool, str or list (a curve). default: None when there is none. yours: a person must state it, the
+    kind: float, int, bool, str or list (a Curve). default: None when there is none. yours: a person must state it, the
     default is only what `init` writes.
     """
 
@@ -92,7 +94,6 @@ def _rows(section: str, owner: type, *rows: Row) -> tuple[Key, ...]:
     for name, low, high, unit, text in rows:
         default: Any = None if known[name].default is MISSING else known[name].default
         kind = float if default is None else list if isinstance(default, tuple) else type(default)
-        default = [list(point) for point in default] if kind is list else default
         keys.append(Key(section, name, kind, default, text, unit, low, high))
     return tuple(keys)
 
@@ -116,18 +117,24 @@ LIMITS = (
         ("temp_min_c", -20, 10, "°C", "Lowest cell temperature."),
         ("lv_min_open_v", 11.7, 14, "V", "12 V supply below which nothing is closed."),
         ("lv_min_closed_v", 10.5, 14, "V", "12 V supply below which an energised pack is opened."),
-        ("isolation_min_kohm", 100, 5000, "kΩ", "Isolation below which nothing is closed …"),
-        ("isolation_kohm_per_v", 0.5, 10, "kΩ/V", "… and for each volt of the pack; the higher of the two counts."),
+        (
+            "isolation_min_kohm",
+            100,
+            5000,
+            "kΩ",
+            "Isolation below which nothing is closed; the stricter of this and the next counts.",
+        ),
+        ("isolation_kohm_per_v", 0.5, 10, "kΩ/V", "The same for each volt of the pack."),
     ),
     *_rows(
         "limits",
         Chemistry,
-        ("charge_taper_v", 1.5, 4.5, "V", "Highest cell: charging is reduced from here on …"),
-        ("charge_stop_v", 1.5, 4.5, "V", "… to nothing here."),
-        ("critical_high_v", 1.5, 4.5, "V", "Highest cell at which the pack is opened."),
-        ("discharge_taper_v", 1.5, 4.5, "V", "Lowest cell: discharging is reduced from here on …"),
-        ("discharge_stop_v", 1.5, 4.5, "V", "… to nothing here."),
-        ("critical_low_v", 1.5, 4.5, "V", "Lowest cell at which the pack is opened."),
+        ("charge_taper_v", 1.5, 4.5, "V", "Highest cell: from here on charging is reduced."),
+        ("charge_stop_v", 1.5, 4.5, "V", "Highest cell: here charging has come down to nothing."),
+        ("critical_high_v", 1.5, 4.5, "V", "Highest cell: here the pack is opened."),
+        ("discharge_taper_v", 1.5, 4.5, "V", "Lowest cell: from here on discharging is reduced."),
+        ("discharge_stop_v", 1.5, 4.5, "V", "Lowest cell: here discharging has come down to nothing."),
+        ("critical_low_v", 1.5, 4.5, "V", "Lowest cell: here the pack is opened."),
         ("spread_warn_v", 0.01, 0.3, "V", "Difference between cells at rest that is worth a warning."),
     ),
     *_rows(
@@ -144,18 +151,23 @@ PRECHARGE = _rows(
     "precharge",
     PrechargeSettings,
     ("resistance_ohm", 1, 10_000, "Ω", "The precharge resistor. Needed for the wiring `own`."),
-    ("capacitance_f", 1e-6, 0.1, "F", "The capacitors of the link; with the resistor it tells how fast it must charge."),
-    ("charged_fraction", 0.95, 0.999, "", "Charged means: the link has this fraction of the pack's voltage …"),
-    ("charged_gap_v", 1, 20, "V", "… and is at most this far below it …"),
-    ("charged_current_a", 0.1, 1, "A", "… and less than this current flows …"),
-    ("charged_samples", 5, 100, "", "… in this many fresh samples in a row …"),
-    ("charged_ms", 50, 1000, "ms", "… over at least this time."),
+    (
+        "capacitance_f",
+        1e-6,
+        0.1,
+        "F",
+        "The capacitors of the link; with the resistor it tells how fast it must charge.",
+    ),
+    ("charged_fraction", 0.95, 0.999, "", "Charged: the link has at least this fraction of the pack's voltage."),
+    ("charged_gap_v", 1, 20, "V", "Charged: the link is at most this far from the pack's voltage."),
+    ("charged_current_a", 0.1, 1, "A", "Charged: less than this current flows, its offset taken away."),
+    ("charged_samples", 5, 100, "", "Charged: seen in this many fresh samples in a row."),
+    ("charged_ms", 50, 1000, "ms", "Charged: seen for at least this time."),
     ("limit_ms", 100, 10_000, "ms", "Longest precharge; above 2000 only where the inverter's profile allows it."),
     ("tries", 1, 3, "", "Failed precharges before a person has to look."),
     ("cool_down_ms", 30_000, 3_600_000, "ms", "Rest of the resistor after a failed precharge."),
-    ("unverified_reason", None, None, "", "Why no link voltage can be measured: precharge is then a timer by R and C, "
-     "which must be declared; shown as unverified and listed in the safety report."),
-)  # fmt: skip
+    ("unverified_reason", None, None, "", "Why the link cannot be measured: then a timer. R and C must be declared."),
+)
 
 CONTACTORS = _rows(
     "contactors",
@@ -173,14 +185,14 @@ CONTACTORS = _rows(
     ("closings_per_hour", 1, 6, "", "Closings in an hour before an acknowledgement is needed."),
     ("closings_per_day", 1, 20, "", "Closings in a day before an acknowledgement is needed."),
     ("offset_max_a", 0.5, 6, "A", "Reading of the pack's current sensor with everything open that is still an offset."),
-    ("open_link_v", 10, 60, "V", "A link below this, or below the next, is dead: nothing is welded."),
-    ("open_link_fraction", 0.01, 0.1, "", "The same, as a fraction of the pack's voltage."),
+    ("open_link_v", 10, 60, "V", "A link below this, or below the next, is dead and nothing is welded."),
+    ("open_link_fraction", 0.01, 0.1, "", "The same as a fraction of the pack's voltage."),
     ("verify_ms", 5000, 30_000, "ms", "Time the link has to fall by a tenth after opening."),
     ("pack_open_ms", 1000, 10_000, "ms", "Time a pack has to report its own contactors open."),
     ("signals_ms", 5000, 60_000, "ms", "Longest wait for the required signals after a start."),
     ("auto_enable", None, None, "", "Enable again by itself after a power cut."),
-    ("auto_enable_ms", 60_000, 3_600_000, "ms", "Wait before that."),
-)  # fmt: skip
+    ("auto_enable_ms", 60_000, 3_600_000, "ms", "Wait before enabling by itself."),
+)
 
 _NAME = "[A-Za-z0-9_-]{1,32}"
 PLACES = (
@@ -188,11 +200,9 @@ PLACES = (
     Key("can", "channel", str, "can0", "Channel of the pack's bus."),
     Key("can", "bitrate", int, 500_000, "Bit rate of the pack's bus.", "bit/s", 10_000, 1_000_000),
     Key("serial", "port", str, "/dev/ttyUSB0", "Serial port of the RS485 line. A name under /dev/serial/by-id stays."),
-    Key("site", "name", str, "home", "Name of the place; part of the MQTT topics. Letters, digits, _ and -.",
-        pattern=_NAME),
-    Key("site", "pack", str, "pack", "Name of the pack; part of the MQTT topics. Letters, digits, _ and -.",
-        pattern=_NAME),
-)  # fmt: skip
+    Key("site", "name", str, "home", "Name of the place in MQTT topics: letters, digits, _ and -.", pattern=_NAME),
+    Key("site", "pack", str, "pack", "Name of the pack in MQTT topics: letters, digits, _ and -.", pattern=_NAME),
+)
 
 SECTIONS: Mapping[str, str] = {
     "battery": "The pack.",
@@ -220,8 +230,8 @@ WIRINGS: Mapping[str, str] = {
 def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None = None) -> tuple[Key, ...]:
     """Every key there is, with the options of this battery and inverter; of all of them where the name is none."""
     return (
-        Key("battery", "name", str, None, "Which battery.", choices=tuple(catalogue.batteries), yours=True),
-        Key("battery", "chemistry", str, None, "Of its cells.", choices=tuple(CHEMISTRIES), yours=True),
+        Key("battery", "name", str, None, "The battery's protocol.", choices=tuple(catalogue.batteries), yours=True),
+        Key("battery", "chemistry", str, None, "What its cells are.", choices=tuple(CHEMISTRIES), yours=True),
         Key("battery", "cells", int, None, "Cells in series.", "", 4, 240, yours=True),
         *_rows(
             "battery",
@@ -229,7 +239,7 @@ def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None 
             ("energy_full_wh", 500, 200_000, "Wh", "Nameplate energy, for packs whose BMS does not tell."),
         ),
         *_options("battery", catalogue.batteries, battery),
-        Key("inverter", "name", str, None, "Which inverter.", choices=tuple(catalogue.inverters), yours=True),
+        Key("inverter", "name", str, None, "The inverter's protocol.", choices=tuple(catalogue.inverters), yours=True),
         Key("inverter", "off_grid", bool, False, "The house hangs on it: a silent inverter is warned of, not opened."),
         *_options("inverter", catalogue.inverters, inverter),
         Key("wiring", "kind", str, None, _wiring_text(), choices=tuple(WIRINGS), yours=True),
@@ -249,8 +259,7 @@ def _options(section: str, kinds: Mapping[str, Kind], name: str | None) -> Itera
     found: dict[str, Key] = {}
     chosen = kinds.values() if name is None or name not in kinds else [kinds[name]]
     for kind in chosen:
-        options: tuple[Option, ...] = getattr(kind, "options", ())
-        for o in options:
+        for o in kind.options:
             key = Key(section, o.name, type(o.default), o.default, o.text, o.unit, o.low, o.high, o.choices, o.pattern)
             same = found.setdefault(o.name, key)
             if same != key:

@@ -164,7 +164,7 @@ def _savvycan_line(header: str) -> Callable[[str, _Ids], Line]:
     names = [name.strip().lower() for name in header.split(",")]
     stamp, ident, extended, length, first = map(names.index, ("time stamp", "id", "extended", "len", "d1"))
 
-    def parse(text: str, ids: _Ids) -> Line:
+    def parse(text: str, _: _Ids) -> Line:
         cells = [cell.strip() for cell in text.split(",")]
         if len(cells) < first or not (cells[stamp].isdecimal() and cells[length].isdecimal()):
             raise _Unreadable("not a line of SavvyCAN")
@@ -182,7 +182,7 @@ def _savvycan_line(header: str) -> Callable[[str, _Ids], Line]:
     return parse
 
 
-def _rtu_line(text: str, ids: _Ids) -> Line:
+def _rtu_line(text: str, _: _Ids) -> Line:
     """`(1643225378.000000) rs485 1503012C001886E1`: bytes of a serial line, the id is 0."""
     found = _RTU.match(text)
     if found is None:
@@ -326,7 +326,7 @@ class _Source:
                     yield number, line + "\n"
 
 
-# ---- the formats: each yields what the file holds as Columns -----------------------------------------------------------
+# ---- the formats: each yields what the file holds as Columns --------------------------------------------------------
 
 
 def _columns(lines: Iterable[Line]) -> Columns:
@@ -479,7 +479,7 @@ def _blf(source: _Source) -> Iterator[Line]:
 
 
 def _mf4(source: _Source) -> Iterator[Line]:
-    """asammdf fails in many ways on a damaged file (errors of its own, of zlib, struct, numpy): each refuses the file."""
+    """On a damaged file asammdf fails in many ways (with errors of its own, of zlib, struct, numpy): all refuse it."""
     try:
         yield from _messages(can.MF4Reader(source.path), source, lambda: 0)
     except NotImplementedError:
@@ -654,10 +654,10 @@ def open_recording(path: str | Path, ids: Collection[int] | None = None) -> Reco
         raise RecordingError(f"{path}: {error.strerror or error}") from None
     if not head.strip():
         raise RecordingError(f"{path}: the file is empty")
-    format, told_by = _sniff(head)
-    if not format:
+    kind, told_by = _sniff(head)
+    if not kind:
         raise RecordingError(f"{path}: {told_by or f'not a recording of a kind known here ({READABLE})'}")
-    return Recording(path, format, told_by, ids)
+    return Recording(path, kind, told_by, ids)
 
 
 def shipped(name: str | Path) -> Path | None:
@@ -686,6 +686,7 @@ def write_candump(
     """Write (stamp in µs, frame) as `candump -l` does, `start_us` added to each stamp; how many. Raises OSError."""
     count = 0
     with Path(path).open("w", encoding="ascii", newline="\n") as file:
-        for count, (stamp_us, frame) in enumerate(frames, 1):
+        for stamp_us, frame in frames:
             file.write(candump_line(start_us + stamp_us, frame, channel) + "\n")
+            count += 1
     return count

@@ -13,14 +13,11 @@ from controller.loop import TICK_MS, Loop, Ports
 from controller.model.battery import SIGNALS
 from controller.model.events import Notice
 from controller.model.settings import Settings
-from controller.ports import Outputs
+from controller.ports import CanFrame, Outputs
 from controller.safety.situation import missing_feeds
 from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, MemoryRegisters, MemoryRelays
 from sim.recording import Recording
 from sim.trace import Trace
-
-SIGNAL_NAMES = (*SIGNALS,)
-
 
 @dataclass
 class Summary:
@@ -83,7 +80,10 @@ Watcher = Callable[[int, core.CoreState, Outputs, dict[str, object]], None]
 
 
 class Replay:
-    """The same Loop as on the Pi, over memory ports and a clock moved by hand."""
+    """The same Loop as on the Pi, over memory ports and a clock moved by hand.
+
+    pace: called with each tick's time before it, to wait for it. on_frames: handed the frames of each tick.
+    """
 
     def __init__(
         self, recording: Recording, settings: Settings, battery: BatteryProtocol, inverter: InverterProtocol,
@@ -96,6 +96,8 @@ class Replay:
         self.events = MemoryEvents()
         self.registers = MemoryRegisters()
         self.trace = Trace(trace)
+        self.pace: Callable[[int], None] | None = None
+        self.on_frames: Callable[[list[CanFrame]], None] | None = None
         ports = Ports(self.bus, MemoryRelays(), self.clock, self.events, MemoryRecords(), MemoryCan(), self.registers)
         self.loop = Loop(core.start(settings, battery, inverter, shadow=True), ports)
 
@@ -126,6 +128,8 @@ class Replay:
                 yield self._at(tick)
                 tick += 1
             self.bus.inbox = frames
+            if self.on_frames is not None:
+                self.on_frames(frames)
             yield self._at(tick)
             tick += 1
         last = -(-self.recording.duration_us // (TICK_MS * 1000))
@@ -135,6 +139,8 @@ class Replay:
 
     def _at(self, tick: int) -> int:
         self.clock.ms = tick * TICK_MS
+        if self.pace is not None:
+            self.pace(self.clock.ms)
         return self.clock.ms
 
     def _finished(self, result: Result) -> Result:

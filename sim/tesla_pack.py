@@ -617,9 +617,6 @@ class TeslaPack:
                 self.reset_required = False
             self._woke_ms = self._well_ms = now_ms
             self._sent, self._payloads, self._reported = {}, {}, {}
-        if phase is Phase.ASLEEP:
-            self._request, self._refuses = PowerState.OFF, False
-            self._power_ear, self._front_ear = _Ear(), _Ear()
         if phase in (Phase.CLOSING, Phase.ASLEEP):
             self._latched_alerts = frozenset()
         self.phase, self._since_ms = phase, now_ms
@@ -649,7 +646,7 @@ class TeslaPack:
         for slot in self._slots:
             turn = (since_wake_ms - slot.phase_ms) // slot.period_ms
             mux = slot.muxes[turn % len(slot.muxes)]
-            due = turn != self._sent.get(slot.id, -1) and mux is not None
+            due = turn >= 0 and turn != self._sent.get(slot.id) and mux is not None
             self._sent[slot.id] = turn
             if (due or (changed and slot.id == 0x20A)) and slot.id not in self.silenced:
                 if slot.id not in self.frozen or slot.id not in self._payloads:
@@ -686,17 +683,17 @@ def _schedule(pack: TeslaPack) -> tuple[Slot, ...]:
 # --- Frames: what it says --------------------------------------------------------------------------------------------
 
 
-def _voltage_current(pack: TeslaPack, mux: int) -> bytes:
+def _voltage_current(pack: TeslaPack, _mux: int) -> bytes:
     current_a = pack.noisy(pack.current_a + pack.offset_a, 0.1)
     voltage_v = pack.noisy(pack.pack_v, 0.04)
     return pack.say(VOLTAGE_CURRENT, voltage_v=voltage_v, current_a=current_a, raw_current_a=current_a, charge_min=None)
 
 
-def _contactors(pack: TeslaPack, mux: int) -> bytes:
+def _contactors(pack: TeslaPack, _mux: int) -> bytes:
     return pack.say(CONTACTORS, **pack.contactor_report())
 
 
-def _status(pack: TeslaPack, mux: int) -> bytes:
+def _status(pack: TeslaPack, _mux: int) -> bytes:
     welded, closed = bool(pack.weld_seen), pack.phase is Phase.CLOSED
     return pack.say(
         STATUS,
@@ -710,7 +707,7 @@ def _status(pack: TeslaPack, mux: int) -> bytes:
     )
 
 
-def _pcs_status(pack: TeslaPack, mux: int) -> bytes:
+def _pcs_status(pack: TeslaPack, _mux: int) -> bytes:
     """Idle as recorded; precharging and supporting 12 V as in the note's examples."""
     if pack.stalled:
         return encode(PCS_STATUS, precharge=2, main=6, sub=14, faulted=1)
@@ -721,14 +718,14 @@ def _pcs_status(pack: TeslaPack, mux: int) -> bytes:
     return encode(PCS_STATUS, sub=1, initial_sub=1)
 
 
-def _power_available(pack: TeslaPack, mux: int) -> bytes:
+def _power_available(pack: TeslaPack, _mux: int) -> bytes:
     heat_w, calculated = (5_000.0, 1) if pack.phase is Phase.CLOSED else (0.0, 0)
     return pack.say(
         POWER_AVAILABLE, charge_w=pack.charge_w, discharge_w=pack.discharge_w, heat_w=heat_w, calculated=calculated
     )
 
 
-def _soc(pack: TeslaPack, mux: int) -> bytes:
+def _soc(pack: TeslaPack, _mux: int) -> bytes:
     soc_pct = pack.soc_pct
     low_pct, high_pct, bol_kwh = max(soc_pct - 0.5, 0.0), min(soc_pct + 0.5, 100.0), pack.chemistry.bol_kwh
     return pack.say(
@@ -736,18 +733,18 @@ def _soc(pack: TeslaPack, mux: int) -> bytes:
     )
 
 
-def _rails(pack: TeslaPack, mux: int) -> bytes:
+def _rails(pack: TeslaPack, _mux: int) -> bytes:
     lv_a = 12.5 if pack.phase is Phase.CLOSED else 0.0
     return encode(RAILS[pack.link_bytes], lv_v=pack.lv_v, link_v=pack.link_v, lv_a=lv_a)
 
 
-def _limits(pack: TeslaPack, mux: int) -> bytes:
+def _limits(pack: TeslaPack, _mux: int) -> bytes:
     charge_a, discharge_a = (min(watts / pack.pack_v, 1_600.0) for watts in (pack.charge_w, pack.discharge_w))
     kind = pack.chemistry
     return pack.say(LIMITS, min_v=kind.min_v, max_v=kind.max_v, charge_a=charge_a, discharge_a=discharge_a)
 
 
-def _thermal(pack: TeslaPack, mux: int) -> bytes:
+def _thermal(pack: TeslaPack, _mux: int) -> bytes:
     min_c, max_c = pack.temps_c
     targets = {"active_cool_c": 35.0, "passive_c": 30.0, "active_heat_c": 10.0}
     return pack.say(THERMAL, flow_lpm=6.0, min_c=min_c, max_c=max_c, **targets)
@@ -797,7 +794,7 @@ def _pack_config(pack: TeslaPack, mux: int) -> bytes:
     return encode(PACK_CONFIG[1], mux=1, module_type=kind.module_type, mass_kg=kind.mass_kg, bus_max_v=kind.bus_max_v)
 
 
-def _hvp_alerts(pack: TeslaPack, mux: int) -> bytes:
+def _hvp_alerts(pack: TeslaPack, _mux: int) -> bytes:
     """0x3AA, flat as recorded: 23 weak 12 V, 25 HVIL, 35 pyro, 38 fell open, 40 blocked, 42 forced, 48 close failed."""
     active = {
         23: pack.lv_supply_v < WEAK_V,
@@ -811,7 +808,7 @@ def _hvp_alerts(pack: TeslaPack, mux: int) -> bytes:
     return sum(1 << bit for bit, on in active.items() if on).to_bytes(8, "little")
 
 
-def _lifetime(pack: TeslaPack, mux: int) -> bytes:
+def _lifetime(pack: TeslaPack, _mux: int) -> bytes:
     return encode(LIFETIME, discharged_kwh=pack.discharged_kwh, charged_kwh=pack.charged_kwh)
 
 

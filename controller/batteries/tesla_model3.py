@@ -1,8 +1,8 @@
 """Tesla Model 3 and Y packs (and 2021+ Model S / X): what they say, and what they must hear to close.
 
 Facts: the Tesla protocol note (sections cited below) and the recordings tesla-*.log; the bits stand in the .dbc files
-beside this one. Where two layouts of one id collide, what is seen decides: `EnergyLayout` for 0x352, and with it for the
-isolation in 0x212; the length for 0x2B4. Until it is decided, the values are unknown.
+beside this one. Where two layouts of one id collide, what is seen decides: `EnergyLayout` for 0x352, and with it for
+the isolation in 0x212; the length for 0x2B4. Until it is decided, the values are unknown.
 The pack closes its contactors by itself while it hears 0x221 say DRIVE, and opens them on OFF. ACCESSORY is not sent:
 recorded cars stay CLOSED on it.
 """
@@ -46,7 +46,7 @@ HV_BUS = TABLES.page("BMS_hvBusStatus")
 CONTACTORS = TABLES.page("HVP_contactorState")
 STATUS = TABLES.page("BMS_status")
 STATUS_2020 = TABLES.page("BMS_status2020")
-POWER = TABLES.page("BMS_powerAvailable")
+AVAILABLE = TABLES.page("BMS_powerAvailable")
 SOC = TABLES.page("BMS_socStatus")
 RAILS_5 = TABLES.page("PCS_dcdcRailStatus5")
 RAILS_6 = TABLES.page("PCS_dcdcRailStatus6")
@@ -514,7 +514,10 @@ MINIMAL: tuple[Row, ...] = (
     Row(POWER_ID, POWER_PERIOD_MS, fixed("41 11 01 00 00 00 20 96"), When.ASKED),
     Row(POWER_ID, POWER_PERIOD_MS, fixed("61 15 01 00 00 00 20 BA"), When.ASKED),
 )
-"""Section 2.2, old packs: two constant frames, a tick apart because a port keeps only the newest frame of an id."""
+"""Section 2.2, old packs: two constant frames, a tick apart because a port keeps only the newest frame of an id.
+
+To open, nothing at all is sent: the source goes on with the first (ACCESSORY), but recorded cars stay CLOSED on it.
+"""
 
 
 def rows(closing: str, *, digital_hvil: bool) -> tuple[Row, ...]:
@@ -633,7 +636,7 @@ class TeslaState:
 
     def snapshot(self, now_ms: int) -> BatterySnapshot:
         read = self.box.read
-        bus, soc, power, limits = read(HV_BUS, now_ms), read(SOC, now_ms), read(POWER, now_ms), read(LIMITS, now_ms)
+        bus, soc, power, limits = read(HV_BUS, now_ms), read(SOC, now_ms), read(AVAILABLE, now_ms), read(LIMITS, now_ms)
         status, contactors, counters = read(STATUS, now_ms), read(CONTACTORS, now_ms), read(COUNTERS, now_ms)
         cell_min_v, cell_max_v = cell_extremes_v(read(CELLS, now_ms))
         temp_min_c, temp_max_c = temperatures_c(read(TEMPERATURES, now_ms))
@@ -642,7 +645,7 @@ class TeslaState:
         full_kwh, remaining_kwh = self._energy_kwh(now_ms)
         rails = self._rails(now_ms)
         link_v, link_at_ms = self._link(pack_v, contactor is PackContactor.CLOSED, rails, now_ms)
-        supply_v = self._supply_v(rails, now_ms)
+        supply_v, lowest_v = self._supply_v(rails, now_ms)
         design_min_v, design_max_v = design_window_v(limits)
         return BatterySnapshot(
             pack_voltage_v=pack_v,
@@ -670,7 +673,7 @@ class TeslaState:
             link_at_ms=link_at_ms,
             lv_supply_v=supply_v,
             cells_v=self.cells.cells_v(now_ms) if cell_min_v is not None else (),
-            report=self._report(status, contactors, supply_v, now_ms),
+            report=self._report(status, contactors, lowest_v, now_ms),
             feeds={
                 feed: Freshness(at_ms, page.round_ms)
                 for (feed, page, _), at_ms in zip(FEEDS, self.valid_at_ms, strict=True)
@@ -727,10 +730,12 @@ class TeslaState:
             return link_v, self.box.latest[page].at_ms
         return None, None
 
-    def _supply_v(self, rails: tuple[Page, Values], now_ms: int) -> Value:
-        """The 12 V supply, as the HV processor measures it (0x7AA), else as the DC-DC does (0x2B4)."""
-        supply_v = between(self.box.read(HVP_SUPPLY, now_ms)["HVP_battery12V"], 0.0, 30.0, 2)
-        return supply_v if supply_v is not None else between(rails[1]["PCS_dcdcLvBusVolt"], 0.0, 30.0, 2)
+    def _supply_v(self, rails: tuple[Page, Values], now_ms: int) -> tuple[Value, Value]:
+        """The 12 V supply, as the HV processor measures it (0x7AA), else as the DC-DC does (0x2B4); and the lower."""
+        hvp_v = between(self.box.read(HVP_SUPPLY, now_ms)["HVP_battery12V"], 0.0, 30.0, 2)
+        pcs_v = between(rails[1]["PCS_dcdcLvBusVolt"], 0.0, 30.0, 2)
+        known = [value for value in (hvp_v, pcs_v) if value is not None]
+        return (known[0], min(known)) if known else (None, None)
 
     def _report(self, status: Values, contactors: Values, supply_v: Value, now_ms: int) -> PackReport:
         return report(

@@ -14,7 +14,7 @@ Value = float | str
 
 WORD = 1 << 16
 NOISE = 1e-6
-"""A value this part of a count below the next count is that count: 49.1 % is 4910 and 8.2 % is 820 whatever floats say."""
+"""A value this part of a count below the next count is that count: 8.2 % is 820 though the float 8.2 * 100 is less."""
 
 ILLEGAL_ADDRESS = 2
 ILLEGAL_VALUE = 3

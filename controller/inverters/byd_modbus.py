@@ -137,13 +137,13 @@ OPTIONS = (
         low=1_000,
         high=57_960,
     ),
-    Option("serial", "packwarden", "Serial number shown by the Gen24: 1 to 32 ASCII characters.", pattern="[ -~]{1,32}"),
+    Option("serial", "packwarden", "Serial number the Gen24 shows: 1 to 32 ASCII characters.", pattern="[ -~]{1,32}"),
     Option("primo", False, "The inverter is a Primo Gen24, which accepts at most 450 V as the pack's highest voltage."),
     Option(
         "wait_for_go",
         True,
-        "Close only after the Gen24 asked for it (401 = 2). With false, being polled is enough until it says otherwise: "
-        "for a Gen24 that does not repeat its request after a restart of the controller.",
+        "Close only after the Gen24 asked for it (401 = 2). With false being polled is enough until it says otherwise, "
+        "for a Gen24 that does not ask again after a restart of the controller.",
     ),
 )
 

@@ -118,14 +118,14 @@ def test_a_value_without_a_row_is_an_error() -> None:
 
 
 def test_a_wrong_table_cannot_be_built_and_says_everything_that_is_wrong() -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="register block trial") as caught:
         Block(
             "trial", 101, 4, (Register(101, "a", width=32), Register(102, "b"), Register(105, "c"), Register(104, "a"))
         )
     assert str(caught.value) == (
         "register block trial: b: 102 belongs to a; c: 105 lies outside the block; a: the name is used twice"
     )
-    with pytest.raises(ValueError, match="width 8.*preset 0.*scale 0"):
+    with pytest.raises(ValueError, match=r"width 8.*preset 0.*scale 0"):
         Block("trial", 1, 4, (Register(1, "a", width=8), Register(2, "b", text=True), Register(3, "c", scale=0)))
 
 

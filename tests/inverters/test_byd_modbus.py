@@ -346,7 +346,7 @@ VIEWS = st.builds(
     InverterView,
     status=st.sampled_from(InverterStatus),
     **{name: NUMBERS for name in InverterView.__slots__ if not name.startswith(("status", "max_"))},
-    **{name: SURE for name in ("max_charge_w", "max_discharge_w", "max_power_w")},
+    **dict.fromkeys(("max_charge_w", "max_discharge_w", "max_power_w"), SURE),
 )
 
 

@@ -643,9 +643,57 @@ def test_current_flows_only_while_closed_and_moves_the_charge() -> None:
     cable.wish("DRIVE").run_ms(4_000).run_ms(60_000, load_a=20.0)
     assert bits(cable.last(0x132), 16, 16, signed=True) == 200
     assert cable.pack.soc_pct == pytest.approx(before_pct + 100.0 * 20.0 / 60.0 / NCA.capacity_ah, abs=0.001)
-    assert cable.pack.temp_c > 22.0
     cable.run_ms(100, load_a=-20.0)
     assert bits(cable.last(0x132), 16, 16, signed=True) == -200
+
+
+def test_heat_and_lifetime_counters_follow_the_current() -> None:
+    cable = closed()
+    charged, discharged = (bits(cable.last(0x3D2), start, 32) for start in (32, 0))
+    cable.run_ms(60_000, load_a=200.0).run_ms(30_000, load_a=-200.0)
+    assert bits(cable.last(0x3D2), 32, 32) - charged == pytest.approx(200.0 * cable.pack.pack_v / 60.0, rel=0.1)
+    assert bits(cable.last(0x3D2), 0, 32) - discharged == pytest.approx(200.0 * cable.pack.pack_v / 120.0, rel=0.1)
+    assert cable.pack.temp_c == pytest.approx(22.0 + 96 * 0.0007 * 200.0**2 * 90.0 / 330_000.0, abs=0.01)
+
+
+def test_power_is_offered_only_while_closed() -> None:
+    assert awake().last(0x252) == bytes(8)
+    cable = closed()
+    assert [bits(cable.last(0x252), start, 16) * 10 for start in (0, 16)] == [50_000, 100_000]
+    limits = cable.last(0x2D2)
+    assert bits(limits, 32, 14) * 0.1 == pytest.approx(50_000 / cable.pack.pack_v, abs=0.1)
+    assert bits(limits, 48, 14) * 0.128 == pytest.approx(100_000 / cable.pack.pack_v, abs=0.1)
+    assert [bits(limits, start, 16) * 0.02 for start in (0, 16)] == pytest.approx([241.78, 402.88])
+
+
+def test_the_hv_processor_sees_coils_supply_interlock_and_both_poles() -> None:
+    cable = closed()
+    at_rest, pulling = awake(), awake().wish("DRIVE").run_ms(1_000)
+    assert [bits(c.last(0x7AA, 5), 24, 12) for c in (at_rest, pulling, cable)] == [0, 39, 13]
+    assert bits(cable.last(0x7AA, 5), 36, 12) * 0.1 == pytest.approx(13.6)
+    poles_v = [bits(cable.last(0x7AA, 2), start, 16, signed=True) * 0.1 for start in (32, 16)]
+    assert poles_v[0] - poles_v[1] == pytest.approx(cable.pack.pack_v, abs=0.2)
+    link_poles_v = [bits(cable.last(0x7AA, 3), start, 16, signed=True) * 0.1 for start in (24, 8)]
+    assert link_poles_v == pytest.approx(poles_v, abs=0.2)
+    assert [bits(cable.last(0x7AA, 4), start, 12) for start in (28, 40)] == [12, 25]
+    assert [c.last(0x7AA, 0)[0] for c in (at_rest, cable)] == [0x00, 0xC0]
+
+
+def test_the_counter_of_cell_frames_counts_rounds() -> None:
+    cable = awake(cell_period_ms=100).run_ms(16_000)
+    counters = [bits(f.data, 14, 2) for f in cable.said if f.id == 0x401]
+    assert [(counter, len(list(group))) for counter, group in groupby(counters)][:4] == [(n, 36) for n in range(4)]
+
+
+@needs_logs
+def test_serial_number_and_birth_date_are_sent_as_recorded() -> None:
+    cable = awake(serial="TG321271001GK7").run_ms(12_000)
+    told = {
+        data[0]: data for name in "bc" for n, data, _ in recorded(f"tesla-m3-lfp-vehicle-bus-{name}.log") if n == 0x72A
+    }
+    assert set(told) == {0, 2}
+    assert all(cable.last(0x72A, mux) == data for mux, data in told.items())
+    assert cable.last(0x72A, 1) == b"\x01" + b"1001GK7"
 
 
 def test_charging_lifts_and_discharging_lowers_every_voltage_the_pack_tells() -> None:
@@ -778,7 +826,8 @@ def test_a_welded_positive_contactor_is_found_when_opening_and_stays() -> None:
     cable.run_ms(1_000)
     assert cable.contacts() == "F9 16 09 00 00 01"
     assert (bits(cable.last(0x212), 8, 3), bits(cable.last(0x212), 32, 4)) == (5, 7)
-    assert 165 in cable.alerts() and 166 not in cable.alerts()
+    assert 165 in cable.alerts()
+    assert 166 not in cable.alerts()
     assert bits(cable.wish("DRIVE").run_ms(3_000).last(0x212), 8, 3) == 5
     assert cable.pack.link_v < 150.0
 
@@ -821,7 +870,8 @@ def test_a_pack_that_falls_open_is_in_fault() -> None:
     assert (bits(cable.last(0x212), 8, 3), bits(cable.last(0x212), 32, 4)) == (1, 6)
     assert bits(cable.last(0x132), 16, 16, signed=True) == 0
     assert bits(cable.run_ms(3_000).last(0x3AA), 38, 1) == 1
-    assert cable.journey() == [0, 1, 3, 4, 1]
+    cable.pack.bms_fault = False
+    assert cable.run_ms(2_000).journey() == [0, 1, 3, 4, 1]  # it must be asked anew
 
 
 def test_open_now_raises_its_bit_at_once_and_opens_later() -> None:
@@ -887,6 +937,16 @@ def test_a_lost_supply_opens_and_silences_the_pack() -> None:
     assert cable.pack.current_a == 0.0
 
 
+def test_a_lost_supply_ends_the_memory_of_alerts() -> None:
+    cable = closed()
+    cable.pack.falls_open()
+    assert 163 in cable.run_ms(1_000).alerts()
+    for supply_v in (0.0, 13.6):
+        cable.pack.lv_supply_v = supply_v
+        cable.run_ms(3_000)
+    assert 163 not in cable.alerts()
+
+
 # --- The story -------------------------------------------------------------------------------------------------------
 
 
@@ -900,7 +960,8 @@ def test_michael_is_closed_charged_discharged_opened_closed_and_then_loses_its_i
     assert [state for state, _ in groupby(series(0x212, 8, 3))] == [0, 1, 3, 4, 2, 1, 3, 4, 2, 1]
     assert [state for state, _ in groupby(series(0x20A, 40, 4))] == [0, 1, 4]
     current = series(0x132, 16, 16, signed=True)[200:]
-    assert 195 <= max(current) <= 205 and -260 <= min(current) <= -245
+    assert 195 <= max(current) <= 205
+    assert -260 <= min(current) <= -245
     assert len(set(series(0x292, 10, 10))) >= 3
     fault_ms = next(at for at, action in michael.ACTIONS.items() if action is Action.HVIL_OPENS)
     assert {bits(f.data, 16, 16, signed=True) // 10 for f in frames if f.id == 0x132 and f.at_ms == fault_ms} == {-3}

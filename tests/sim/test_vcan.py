@@ -33,7 +33,7 @@ class Clock:
 def heard(listener: can.BusABC) -> list[CanFrame]:
     found = []
     while (message := listener.recv(0)) is not None:
-        assert not (message.is_fd or message.is_remote_frame or message.is_error_frame)
+        assert (message.is_fd, message.is_remote_frame, message.is_error_frame) == (False, False, False)
         found.append(CanFrame(message.arbitration_id, bytes(message.data), 0, message.is_extended_id))
     return found
 

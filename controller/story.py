@@ -1,0 +1,197 @@
+"""What a person reads in a terminal: the story of a run, the verdict of the model check, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from controller.core import CoreState, masked_rules
+from controller.model.events import Severity
+from controller.model.texts import TEXTS
+from controller.safety.rules import Masked
+from sim.replay import Result
+from statecharts.interlocks import Verdict
+from statecharts.supervisor import SUPERVISOR, State
+
+STATE_STYLE = {
+    "RUNNING": "bold green", "STANDBY": "cyan", "STARTING": "cyan", "FAULT": "bold red", "LOCKED_OUT": "bold red",
+    "COOLING_DOWN": "yellow", "UNLOADING": "yellow", "OPENING_POSITIVE": "yellow", "VERIFYING_OPEN": "yellow",
+}  # fmt: skip
+SEVERITY_STYLE = {
+    Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.NO_CLOSING: "yellow", Severity.LIMIT: "yellow",
+    Severity.GRACEFUL: "red", Severity.OPEN: "bold red", Severity.LOCK_OUT: "bold red",
+}  # fmt: skip
+UNITS = {
+    "v": "V", "a": "A", "w": "W", "wh": "Wh", "c": "°C", "pct": "%", "kohm": "kΩ",
+}  # fmt: skip
+EVENTS_SHOWN = 60
+
+
+def unit_of(name: str) -> str:
+    """The unit a signal's name ends with, "" when it has none."""
+    return UNITS.get(name.rsplit("_", 1)[-1], "")
+
+
+def shown(value: object, name: str = "") -> str:
+    """A value as a person reads it; unknown is –."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    unit = unit_of(name)
+    if isinstance(value, float):
+        return f"{value:,.4f}".rstrip("0").rstrip(".") + (f" {unit}" if unit else "")
+    return f"{value:,} {unit}".rstrip() if isinstance(value, int) else str(value)
+
+
+def tell(console: Console, result: Result, headline: Sequence[str]) -> None:
+    """The story of a replay: who, states with causes, events, signals, limits, what the inverter would read."""
+    for line in headline:
+        console.print(line, highlight=False)
+    console.print()
+    _states(console, result)
+    _events(console, result)
+    _signals(console, result)
+    assert result.core is not None
+    _limits(console, result.core)
+    _image(console, result)
+    _masked(console, result)
+
+
+def _states(console: Console, result: Result) -> None:
+    console.print("[bold]States[/bold]")
+    for change in result.states:
+        style = STATE_STYLE.get(change.state, "")
+        note = SUPERVISOR.notes[State(change.state)]
+        console.print(
+            f"  {change.t_ms / 1000:9.2f} s  [{style}]{change.state:<16}[/]  {escape(change.cause):<22} [dim]{note}[/dim]",
+            highlight=False,
+        )
+    if result.missing:
+        console.print(f"  [yellow]required and not known at the end:[/yellow] {', '.join(result.missing)}")
+    console.print()
+
+
+def _events(console: Console, result: Result) -> None:
+    console.print(f"[bold]Events[/bold] ({len(result.events)})")
+    if not result.events:
+        console.print("  none")
+    explained = set()
+    for t_ms, notice in result.events[:EVENTS_SHOWN]:
+        style = SEVERITY_STYLE[notice.severity]
+        console.print(
+            f"  {t_ms / 1000:9.2f} s  [{style}]{notice.severity.value:<10}[/] {notice.id.value:<26} "
+            f"[dim]{escape(notice.detail)}[/dim]",
+            highlight=False,
+        )
+        if notice.severity is not Severity.INFO and notice.id not in explained:
+            explained.add(notice.id)
+            text = TEXTS[notice.id]
+            console.print(f"  {'':13}{text.what} {text.todo}", highlight=False)
+    if len(result.events) > EVENTS_SHOWN:
+        console.print(f"  … and {len(result.events) - EVENTS_SHOWN} more (--json and --plot show all)")
+    console.print()
+
+
+def _signals(console: Console, result: Result) -> None:
+    table = Table("signal", "first", "last", "min", "max", "known in ticks", title="Signals", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, summary in result.signals.items():
+        table.add_row(
+            name, shown(summary.first, name), shown(summary.last, name), shown(summary.least, name),
+            shown(summary.most, name), f"{summary.samples:,}",
+        )  # fmt: skip
+    console.print(table)
+    assert result.core is not None
+    cells = result.core.pack.cells_v
+    if known := [v for v in cells if v is not None]:
+        console.print(f"cells: {len(known)} of {len(cells)} known, {min(known):.4f} to {max(known):.4f} V")
+    console.print()
+
+
+def _limits(console: Console, core: CoreState) -> None:
+    limits = core.limits
+    console.print("[bold]Limits at the end[/bold]")
+    console.print(f"  charge    {int(limits.charge_w):>7,} W   bounded by {limits.charge_by}", highlight=False)
+    console.print(f"  discharge {int(limits.discharge_w):>7,} W   bounded by {limits.discharge_by}", highlight=False)
+    console.print()
+
+
+def _image(console: Console, result: Result) -> None:
+    if not result.registers:
+        return
+    assert result.core is not None
+    named = result.core.setup.inverter.explain(result.registers)
+    console.print(f"[bold]What the inverter would read at the end[/bold] ({result.core.setup.inverter.title})")
+    for block in sorted(result.registers):
+        values = named.get(block, {})
+        if values:
+            words = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+            console.print(f"  {block}: {escape(words)}", highlight=False)
+    console.print()
+
+
+def _masked(console: Console, result: Result) -> None:
+    assert result.core is not None
+    if not result.core.setup.shadow:
+        return
+    masked = masked_rules(True)
+    for reason in Masked:
+        names = [name for name, why in masked.items() if why is reason]
+        console.print(f"[dim]Not judged here ({reason.value}): {', '.join(names)}[/dim]", highlight=False)
+
+
+def verdict(console: Console, verdict: Verdict, wall_s: float) -> None:
+    """The model check, property by property, and each counter-example with its path."""
+    console.print(
+        f"{verdict.states} states, {verdict.rows} rows, {verdict.steps:,} steps in {len(SUPERVISOR.wirings)} wirings, "
+        f"{wall_s:.2f} s"
+    )
+    broken = {example.rule for example in verdict.broken}
+    for rule, held_against in verdict.checked:
+        wrong = any(rule.startswith(b) or b in rule for b in broken)
+        mark = "[bold red]broken[/bold red]" if wrong else "[green]holds [/green]"
+        console.print(f"  {mark}  {rule} [dim]({held_against:,})[/dim]", highlight=False)
+    for example in verdict.broken:
+        console.print()
+        console.print(f"[bold red]{escape(str(example))}[/bold red]", highlight=False)
+
+
+def verdict_json(verdict: Verdict, wall_s: float) -> dict[str, object]:
+    """The model check as JSON."""
+    return {
+        "schema": 1, "states": verdict.states, "rows": verdict.rows, "steps": verdict.steps, "wall_s": round(wall_s, 3),
+        "checked": [rule for rule, _ in verdict.checked], "broken": [str(example) for example in verdict.broken],
+    }  # fmt: skip
+
+
+def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
+    """The object `--json` prints: the contract other tools rely on (design note, Commands)."""
+    assert result.core is not None
+    image = {str(block): list(words) for block, words in result.registers.items() if block in (101, 201, 301, 401)}
+    return {
+        "schema": 1,
+        **about,
+        "ticks": result.ticks,
+        "final_state": result.final_state,
+        "masked_rules": list(masked_rules(result.core.setup.shadow)),
+        "missing_signals": list(result.missing),
+        "states": [{"t_s": change.t_ms / 1000, "state": change.state, "cause": change.cause} for change in result.states],
+        "events": [
+            {"t_s": t_ms / 1000, "id": n.id.value, "severity": n.severity.value, "detail": n.detail}
+            for t_ms, n in result.events
+        ],
+        "signals": {name: summary.as_json() for name, summary in result.signals.items()},
+        "cells_v": list(result.core.pack.cells_v),
+        "limits": {
+            "charge_w": int(result.core.limits.charge_w), "discharge_w": int(result.core.limits.discharge_w),
+            "charge_by": result.core.limits.charge_by, "discharge_by": result.core.limits.discharge_by,
+        },
+        "trace_sha256": result.trace_sha256,
+        "inverter_image": image or result.frames_to_inverter,
+    }  # fmt: skip
+
