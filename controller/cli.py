@@ -54,7 +54,8 @@ app.add_typer(log_app, name="log")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml.")]  # fmt: skip
+CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
+ConfigOption = Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)]
 
 
 def fail(message: str) -> NoReturn:
@@ -110,7 +111,7 @@ def sim(
     trace: Annotated[Path | None, typer.Option(help="Write the trace, one JSON line a tick.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Only as fast as it was recorded.")] = False,
-    bus: Annotated[str | None, typer.Option(help="Play the frames onto this virtual CAN bus too, in real time.")] = None,
+    bus: Annotated[str | None, typer.Option(help="Play the frames onto this virtual CAN bus, in real time.")] = None,
     expect_state: Annotated[str | None, typer.Option(help="Exit 1 unless the run ends in this state.")] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -149,7 +150,8 @@ def _prepare(name: str, battery: str | None, inverter: str | None, config: Path 
     """Find the recording, tell what speaks in it, settle the settings. Raises RecordingError, ConfigError."""
     path = locate(name)
     recording = open_recording(path)
-    stated = _settings(config, required=config is not None)
+    found = configs.search(config, os.environ, Path.cwd())
+    stated = None if found is None else configs.load(found, CATALOGUE)
     wanted = battery or (stated.battery if stated and config is not None else None)
     identity = identifying.identify(recording, BATTERIES, wanted)
     if identity.partner:
@@ -166,19 +168,13 @@ def _prepare(name: str, battery: str | None, inverter: str | None, config: Path 
         which = inverter or next(iter(INVERTERS))
         stated = configs.defaults_for(protocol.name, chemistry, cells, protocol.wirings[0], which, CATALOGUE)
         assumed.insert(0, f"no config: the defaults of {cells} cells {chemistry.upper()}, 20 A, 5 kW")
-        config = None
+        found = None
     chosen = INVERTERS[inverter or stated.inverter]
     ids = None if everything else protocol.rx.keys()
     return Run(
-        open_recording(path, ids), protocol, chosen, stated, config, tuple(assumed),
+        open_recording(path, ids), protocol, chosen, stated, found, tuple(assumed),
         synthetic=shipped(path.name) is not None and path == shipped(path.name),
     )  # fmt: skip
-
-
-def _settings(option: Path | None, *, required: bool) -> Settings | None:
-    """The settings of the config file that applies; None when there is none and none is required."""
-    path = configs.search(option, os.environ, Path.cwd())
-    return None if path is None else configs.load(path, CATALOGUE)
 
 
 def _run(

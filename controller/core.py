@@ -5,22 +5,24 @@ frames → snapshot → rules → supervisor → limits → encode → gate
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from controller import supervisor, watch
 from controller.batteries.base import BatteryProtocol, BatteryState
-from controller.inverters.base import Answer, InverterProtocol, InverterState
+from controller.inverters.base import InverterProtocol, InverterState
 from controller.model.battery import BatterySnapshot
 from controller.model.events import Event, Notice, Severity
 from controller.model.inverter import InverterRequest, InverterStatus, InverterView
 from controller.model.settings import Settings
 from controller.ports import Command, CommandKind, Inputs, Outputs, Record
 from controller.safety import envelope, gate, monitor
+from controller.safety.monitor import NO_FAULTS
 from controller.safety.rules import RULES, Masked
 from controller.safety.situation import Situation
 from controller.supervisor import DAY_MS, HOUR_MS, INVERTER_GO, Supervisor
 from controller.watch import Watch
-from statecharts.supervisor import SUPERVISOR, Contactor, State
+from statecharts.supervisor import SUPERVISOR, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,13 @@ class CoreState:
     inverter: InverterState
     faults: monitor.Faults
     supervisor: Supervisor
-    limits: envelope.Limits = envelope.Limits()
-    watch: Watch = Watch()
-    gate: gate.Gate = gate.Gate()
+    limits: envelope.Limits
+    watch: Watch
+    gate: gate.Gate
     cap: envelope.Cap | None = None
     record: Record | None = None
-    pack: BatterySnapshot = BatterySnapshot()
-    request: InverterRequest = InverterRequest()
+    pack: BatterySnapshot = field(default_factory=BatterySnapshot)
+    request: InverterRequest = field(default_factory=InverterRequest)
     withheld: tuple[str, ...] = ()
     gate_refused: bool = False
     started_ms: int = 0
@@ -75,8 +77,8 @@ def start(
     )  # fmt: skip
     return CoreState(
         Setup(settings, battery, inverter, gate_settings, shadow), battery.start(settings.battery_options),
-        inverter.start(settings.inverter_options), monitor.start(kept.latched), sup, record=record, started_ms=now_ms,
-        watch=Watch(at_ms=now_ms), limits=envelope.Limits(at_ms=now_ms),
+        inverter.start(settings.inverter_options), monitor.start(kept.latched), sup, envelope.Limits(at_ms=now_ms),
+        Watch(at_ms=now_ms), gate.Gate(), record=record, started_ms=now_ms,
     )  # fmt: skip
 
 
@@ -94,8 +96,8 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     )
     pack, request = battery.snapshot(now_ms), inverter.request(now_ms)
     seen = watch.step(core.watch, pack, setup.settings, _live(core), now_ms)
-    situation = _situation(core, inputs, pack, request, seen, now_ms)
-    faults, sup, cap, answers = _obey(core, inputs.commands, situation, now_ms)
+    faults, sup, cap, answers = _obey(core, inputs.commands, now_ms)
+    situation = _situation(core, sup, inputs, pack, request, seen, now_ms)
     faults = monitor.step(faults, situation)
     sup = _permit(replace(sup, stored_seq=inputs.stored_seq) if sup.stored_seq != inputs.stored_seq else sup,
                   core, situation, faults)  # fmt: skip
@@ -107,7 +109,7 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     )
     closed = frozenset() if setup.shadow else SUPERVISOR.energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
-    inverter, answer = inverter.answer(_view(pack, request, limits, sup, faults, setup, situation), now_ms)
+    inverter, answer = inverter.answer(_view(pack, limits, sup, faults, setup.settings), now_ms)
     record = _record(core.record, sup, faults, now_ms)
     news = (*answers, *faults.news, *_told(was, sup, situation, row is not None))
     wanted = Outputs(
@@ -128,9 +130,10 @@ def _live(core: CoreState) -> bool:
 
 
 def _situation(
-    core: CoreState, inputs: Inputs, pack: BatterySnapshot, request: InverterRequest, seen: Watch, now_ms: int
-) -> Situation:
-    sup, setup = core.supervisor, core.setup
+    core: CoreState, sup: Supervisor, inputs: Inputs, pack: BatterySnapshot, request: InverterRequest, seen: Watch,
+    now_ms: int,
+) -> Situation:  # fmt: skip
+    setup = core.setup
     link_v, link_at_ms = _link(inputs, pack, request, now_ms)
     breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate_refused else frozenset())
     return Situation(
@@ -158,60 +161,62 @@ def _link(
     return request.link_voltage_v, request.link_at_ms
 
 
-def _obey(
-    core: CoreState, commands: object, s: Situation, now_ms: int
-) -> tuple[monitor.Faults, Supervisor, envelope.Cap | None, tuple[Notice, ...]]:
+Obeyed = tuple[monitor.Faults, Supervisor, envelope.Cap | None]
+
+
+def _obey(core: CoreState, commands: Sequence[Command], now_ms: int) -> tuple[*Obeyed, tuple[Notice, ...]]:
     """Commands are wishes: each is taken up, or refused with a reason."""
     faults, sup, cap = core.faults, core.supervisor, core.cap
     answers: list[Notice] = []
     if cap is not None and now_ms >= cap.until_ms:
         cap = None
-    if sup.auto_enables and now_ms - core.started_ms >= s.settings.contactors.auto_enable_ms:
+    if sup.auto_enables and now_ms - core.started_ms >= core.setup.settings.contactors.auto_enable_ms:
         sup = replace(sup, auto_enables=False, enabled=not faults.held and not sup.locked)
-    for command in commands:  # type: ignore[attr-defined]
-        faults, sup, cap, why = _obey_one(command, faults, sup, cap, s, now_ms)
+    for command in commands:
+        (faults, sup, cap), why = _obey_one(command, (faults, sup, cap), core.setup.shadow, now_ms)
         if why:
-            answers.append(Notice(Event.COMMAND_REFUSED, Severity.INFO, f"{command.kind.value} {command.name}: {why}"))
+            told = f"{command.kind.value} {command.name}".strip()
+            answers.append(Notice(Event.COMMAND_REFUSED, Severity.INFO, f"{told}: {why}"))
     return faults, sup, cap, tuple(answers)
 
 
-def _obey_one(
-    command: Command, faults: monitor.Faults, sup: Supervisor, cap: envelope.Cap | None, s: Situation, now_ms: int
-) -> tuple[monitor.Faults, Supervisor, envelope.Cap | None, str | None]:
+def _obey_one(command: Command, before: Obeyed, shadow: bool, now_ms: int) -> tuple[Obeyed, str]:
+    """One command. The reason is empty when it was taken up."""
+    faults, sup, cap = before
     match command.kind:
+        case CommandKind.ENABLE if shadow:
+            return before, "this pack answers to somebody else"
         case CommandKind.ENABLE:
-            if s.shadow:
-                return faults, sup, cap, "this pack answers to somebody else"
-            return faults, replace(sup, enabled=True), cap, None
+            return (faults, replace(sup, enabled=True), cap), ""
         case CommandKind.STOP:
-            return faults, replace(sup, enabled=False), cap, None
+            return (faults, replace(sup, enabled=False), cap), ""
         case CommandKind.SERVICE_STOP:
-            return faults, replace(sup, enabled=False, exiting=True), cap, None
+            return (faults, replace(sup, enabled=False, exiting=True), cap), ""
         case CommandKind.ACKNOWLEDGE:
-            return _acknowledge(command.name, faults, sup, cap, now_ms)
+            return _acknowledge(command.name, before)
+        case CommandKind.UNLOCK if sup.state is not State.LOCKED_OUT:
+            return before, "it is not locked out"
         case CommandKind.UNLOCK:
-            if sup.state is not State.LOCKED_OUT:
-                return faults, sup, cap, "it is not locked out"
-            return monitor.unlock(faults), replace(sup, unlocking=True), cap, None
+            return (monitor.unlock(faults), replace(sup, unlocking=True), cap), ""
         case CommandKind.CAP:
             wishes = [w for w in (command.charge_w, command.discharge_w) if w is not None]
             if not wishes or min(wishes) < 0 or command.for_ms <= 0:
-                return faults, sup, cap, "a cap needs watts of 0 or more and a time"
-            return faults, sup, envelope.Cap(command.charge_w, command.discharge_w, now_ms + command.for_ms), None
+                return before, "a cap needs watts of 0 or more and a time"
+            return (faults, sup, envelope.Cap(command.charge_w, command.discharge_w, now_ms + command.for_ms)), ""
 
 
-def _acknowledge(
-    name: str, faults: monitor.Faults, sup: Supervisor, cap: envelope.Cap | None, now_ms: int
-) -> tuple[monitor.Faults, Supervisor, envelope.Cap | None, str | None]:
+def _acknowledge(name: str, before: Obeyed) -> tuple[Obeyed, str]:
     """Counters a person looks into start anew with the acknowledgement; their causes clear by that."""
+    faults, sup, cap = before
+    at_fault = sup.state is State.FAULT
     if name == Event.CLOSINGS_SPENT.value:
-        return faults, replace(sup, closings_ms=()), cap, None
-    if name == Event.PRECHARGE_TRIES_SPENT.value and sup.state is State.FAULT:
-        return monitor.release(faults, Event.PRECHARGE_TRIES_SPENT), replace(sup, tries=0), cap, None
-    if name == Event.UNCLEAN_RESTARTS_SPENT.value and sup.state is State.FAULT:
-        return monitor.release(faults, Event.UNCLEAN_RESTARTS_SPENT), replace(sup, unclean_ms=()), cap, None
+        return (faults, replace(sup, closings_ms=()), cap), ""
+    if name == Event.PRECHARGE_TRIES_SPENT.value and at_fault:
+        return (monitor.release(faults, Event.PRECHARGE_TRIES_SPENT), replace(sup, tries=0), cap), ""
+    if name == Event.UNCLEAN_RESTARTS_SPENT.value and at_fault:
+        return (monitor.release(faults, Event.UNCLEAN_RESTARTS_SPENT), replace(sup, unclean_ms=()), cap), ""
     faults, why = monitor.acknowledge(faults, name)
-    return faults, sup, cap, why
+    return (faults, sup, cap), why or ""
 
 
 def _permit(sup: Supervisor, core: CoreState, s: Situation, faults: monitor.Faults) -> Supervisor:
@@ -236,9 +241,8 @@ def _not_offered(sup: Supervisor, setup: Setup, withheld: tuple[str, ...]) -> st
 
 
 def _view(
-    pack: BatterySnapshot, request: InverterRequest, limits: envelope.Limits, sup: Supervisor, faults: monitor.Faults,
-    setup: Setup, s: Situation,
-) -> InverterView:  # fmt: skip
+    pack: BatterySnapshot, limits: envelope.Limits, sup: Supervisor, faults: monitor.Faults, settings: Settings
+) -> InverterView:
     """What the inverter is told: ACTIVE and a live outer voltage only in RUNNING (I10)."""
     running = sup.state is State.RUNNING
     latched = bool(faults.held) or sup.state in (State.FAULT, State.LOCKED_OUT)
@@ -249,14 +253,15 @@ def _view(
         status = InverterStatus.ACTIVE
     known = pack.pack_voltage_v is not None and pack.current_a is not None
     return InverterView(
-        status=status, soc_pct=pack.soc_pct, soh_pct=pack.soh_pct, energy_full_wh=pack.energy_full_wh or setup.settings.pack.energy_full_wh,
+        status=status, soc_pct=pack.soc_pct, soh_pct=pack.soh_pct,
+        energy_full_wh=pack.energy_full_wh or settings.pack.energy_full_wh,
         max_charge_w=float(int(limits.charge_w)), max_discharge_w=float(int(limits.discharge_w)),
         pack_voltage_v=pack.pack_voltage_v, outer_voltage_v=pack.pack_voltage_v if running else 0.0,
         current_a=pack.current_a if running else 0.0,
         power_w=(pack.pack_voltage_v * pack.current_a if known else None) if running else 0.0,  # type: ignore[operator]
         temp_min_c=pack.temp_min_c, temp_max_c=pack.temp_max_c, cell_min_v=pack.cell_min_v,
-        cell_max_v=pack.cell_max_v, design_max_v=setup.settings.pack.design_max_v,
-        design_min_v=setup.settings.pack.design_min_v, max_power_w=setup.settings.max_power_w,
+        cell_max_v=pack.cell_max_v, design_max_v=settings.pack.design_max_v,
+        design_min_v=settings.pack.design_min_v, max_power_w=settings.max_power_w,
         charged_wh=pack.charged_wh, discharged_wh=pack.discharged_wh,
     )  # fmt: skip
 
@@ -272,7 +277,7 @@ def _record(before: Record | None, sup: Supervisor, faults: monitor.Faults, now_
         and kept.latched == latched
         and kept.tries == sup.tries
         and len(kept.closings_age_ms) == len(sup.closings_ms)
-        and len(kept.precharges_age_ms) == len(sup.precharges_ms)
+        and [ms for _, ms in kept.precharges_age_ms] == [ms for _, ms in sup.precharges_ms]
         and len(kept.unclean_age_ms) == len(sup.unclean_ms)
     )
     if same:
@@ -303,7 +308,7 @@ def _told(was: State, sup: Supervisor, s: Situation, fired: bool) -> tuple[Notic
     carried = was in (State.RUNNING, State.UNLOADING)
     current_a = s.pack.current_a
     if carried and sup.state in (State.OPENING_POSITIVE, State.VERIFYING_OPEN):
-        if current_a is None or min(abs(current_a), abs(s.net_current_a or 0.0)) >= s.settings.contactors.break_current_a:
+        if not supervisor.unloaded(s, sup, NO_FAULTS):
             shown = "unknown" if current_a is None else f"{current_a:g}"
             told.append(Notice(Event.OPENED_UNDER_LOAD, Severity.WARNING, f"current_a {shown}, {sup.cause}"))
     return tuple(told)

@@ -103,6 +103,12 @@ def booked(bookings: tuple[tuple[int, int], ...], s: Situation) -> tuple[tuple[i
     return (*recent, (s.now_ms, s.settings.precharge.overdue_ms))
 
 
+def spent(bookings: tuple[tuple[int, int], ...], s: Situation) -> tuple[tuple[int, int], ...]:
+    """The last booking, replaced by the time it really took."""
+    *others, (begun_ms, booked_ms) = bookings
+    return (*others, (begun_ms, min(booked_ms, s.now_ms - begun_ms)))
+
+
 def budget_wait_ms(s: Situation, bookings: tuple[tuple[int, int], ...]) -> int:
     """How long the resistor must rest before one more precharge fits into 3 limits within any 10 minutes; 0: it may."""
     limit_ms = s.settings.precharge.overdue_ms

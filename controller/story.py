@@ -66,10 +66,8 @@ def _states(console: Console, result: Result) -> None:
     for change in result.states:
         style = STATE_STYLE.get(change.state, "")
         note = SUPERVISOR.notes[State(change.state)]
-        console.print(
-            f"  {change.t_ms / 1000:9.2f} s  [{style}]{change.state:<16}[/]  {escape(change.cause):<22} [dim]{note}[/dim]",
-            highlight=False,
-        )
+        at = f"  {change.t_ms / 1000:9.2f} s  [{style}]{change.state:<16}[/]  {escape(change.cause):<22} "
+        console.print(f"{at}[dim]{note}[/dim]", highlight=False)
     if result.missing:
         console.print(f"  [yellow]required and not known at the end:[/yellow] {', '.join(result.missing)}")
     console.print()
@@ -180,7 +178,7 @@ def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
         "final_state": result.final_state,
         "masked_rules": list(masked_rules(result.core.setup.shadow)),
         "missing_signals": list(result.missing),
-        "states": [{"t_s": change.t_ms / 1000, "state": change.state, "cause": change.cause} for change in result.states],
+        "states": [{"t_s": c.t_ms / 1000, "state": c.state, "cause": c.cause} for c in result.states],
         "events": [
             {"t_s": t_ms / 1000, "id": n.id.value, "severity": n.severity.value, "detail": n.detail}
             for t_ms, n in result.events

@@ -25,7 +25,8 @@ SHADOW_WAIT_MS = 1_500
 class Supervisor:
     """Where the machine is and what it remembers. Stamps are of the loop's clock, None while not running.
 
-    enabled: a person (or auto_enable) wants it closed. auto_enables: it will be, after a clean boot. unload_by_ms: when UNLOADING ends at the latest. recorded_seq: the record this closing waits for.
+    enabled: a person (or auto_enable) wants it closed. auto_enables: it will be, after a clean boot.
+    unload_by_ms: when UNLOADING ends at the latest. recorded_seq: the record this closing waits for.
     closings_ms: when each closing of the last day began. tries: failed precharges since the last success.
     """
 
@@ -336,6 +337,8 @@ def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Superviso
         sup = replace(sup, unload_by_ms=_unload_by(sup, s, faults))
     if target is State.PRECHARGING:
         sup = replace(sup, precharges_ms=precharge.booked(sup.precharges_ms, s))
+    if row.source is State.PRECHARGING:
+        sup = replace(sup, precharges_ms=precharge.spent(sup.precharges_ms, s))
     if target is State.COOLING_DOWN:
         sup = replace(sup, tries=sup.tries + 1)
     if target is State.RUNNING:

@@ -57,7 +57,10 @@ def _soc(watch: Watch, pack: BatterySnapshot, settings: Settings, now_ms: int) -
     elapsed_ms, current_a = now_ms - watch.at_ms, pack.current_a
     charge_ah = watch.charge_ah + (0.0 if current_a is None else abs(current_a) * elapsed_ms / MS_PER_H)
     if pack.soc_pct is None or pack.soc_pct == watch.soc_pct:
-        return replace(watch, charge_ah=charge_ah, at_ms=now_ms, jumped=False)
+        return Watch(
+            watch.offset_a, watch.sum_a, watch.samples, watch.since_ms, watch.soc_pct, charge_ah, now_ms, False,
+            watch.corrupt_frames, watch.corrupt,
+        )  # fmt: skip
     jumped = False
     if watch.soc_pct is not None:
         voltage_v = pack.pack_voltage_v if pack.pack_voltage_v else settings.pack.design_max_v

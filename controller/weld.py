@@ -23,7 +23,7 @@ class LinkWatch:
     """What the link has shown. may_close: the check before closing passed; why: what it waits for, in words.
 
     proven_open: the check after opening passed. suspected: a check was contradicted. base_v, base_ms: the link voltage
-    a change is counted from. since_ms: when the link was first found too high.
+    a change is counted from (before closing: the last low one). since_ms: when the link was first found too high.
     """
 
     may_close: bool = False
@@ -85,9 +85,10 @@ def _before_close(watch: LinkWatch, s: Situation) -> LinkWatch:
     if link_v is None or pack_v is None:
         return UNWATCHED
     if _low(link_v, pack_v, s):
-        return watch if watch.may_close else LinkWatch(may_close=True)
+        return watch if watch.may_close and watch.base_v == link_v else LinkWatch(may_close=True, base_v=link_v)
     if watch.since_ms is None or watch.base_v is None:
-        return LinkWatch(why=f"{link_v:.0f} V, waiting for it to fall", base_v=link_v, base_ms=s.now_ms, since_ms=s.now_ms)
+        why = f"{link_v:.0f} V, waiting for it to fall"
+        return LinkWatch(why=why, base_v=link_v, base_ms=s.now_ms, since_ms=s.now_ms)
     if s.now_ms - watch.base_ms < WINDOW_MS:
         return watch
     falls = watch.base_v - link_v >= FALL_FRACTION * watch.base_v
@@ -103,7 +104,7 @@ def _while_settling(watch: LinkWatch, s: Situation) -> LinkWatch:
     link_v, pack_v = s.link_voltage_v, s.pack.pack_voltage_v
     if link_v is None or pack_v is None:
         return watch
-    if watch.may_close or watch.base_v is None:
+    if watch.base_v is None:
         return LinkWatch(base_v=link_v, base_ms=s.now_ms)
     if link_v - watch.base_v >= RISE_FRACTION * pack_v and not watch.suspected:
         return replace(watch, suspected=True, why=f"rose to {link_v:.0f} V on negative alone")

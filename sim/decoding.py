@@ -48,8 +48,59 @@ def _can(recording: Recording, battery: BatteryProtocol) -> Iterator[Line]:
 
 
 def _rtu(recording: Recording, inverter: InverterProtocol) -> Iterator[Line]:
+    """A listener hears both sides in one stream: an answer is told from a request by its length and what was asked."""
+    asked: tuple[int, int, int] | None = None
     for stamp_us, chunk in recording.chunks():
-        yield {"t_s": stamp_us / 1e6, **inverter.explain_chunk(chunk)}
+        line: Line = {"t_s": stamp_us / 1e6, "data": chunk.hex().upper(), "unit": None, "function": None}
+        body = chunk[:-2]
+        if len(chunk) < 5 or _crc16(body) != int.from_bytes(chunk[-2:], "little"):
+            yield {**line, "name": None, "signals": {}, "ok": False}
+            continue
+        unit, function = body[0], body[1]
+        line |= {"unit": unit, "function": function}
+        request = function == 3 and len(chunk) == 8
+        if request:
+            asked = (unit, 1 + int.from_bytes(body[2:4], "big"), int.from_bytes(body[4:6], "big"))
+        name, register, words = _meaning(body, request, asked)
+        yield {**line, "name": name, "signals": _named(inverter, register, words), "ok": True}
+
+
+def _meaning(body: bytes, request: bool, asked: tuple[int, int, int] | None) -> tuple[str, int, tuple[int, ...]]:
+    """What a chunk is, the register it begins at (0: none), and the words it carries."""
+    function = body[1]
+    if request:
+        return f"read {1 + int.from_bytes(body[2:4], 'big')} x{int.from_bytes(body[4:6], 'big')}", 0, ()
+    if function == 3 and asked is not None and body[0] == asked[0] and body[2] == 2 * asked[2] == len(body) - 3:
+        return f"answer {asked[1]} x{asked[2]}", asked[1], _words(body[3:])
+    if function == 16:
+        register, count = 1 + int.from_bytes(body[2:4], "big"), int.from_bytes(body[4:6], "big")
+        if len(body) == 6:
+            return f"written {register} x{count}", 0, ()
+        return f"write {register} x{count}", register, _words(body[7:])
+    return ("exception" if function & 0x80 else "unasked"), 0, ()
+
+
+def _words(data: bytes) -> tuple[int, ...]:
+    return tuple(int.from_bytes(data[n : n + 2], "big") for n in range(0, len(data) - 1, 2))
+
+
+def _named(inverter: InverterProtocol, register: int, words: tuple[int, ...]) -> Mapping[str, object]:
+    """Whole blocks by the names of the inverter's table, anything else by register number."""
+    try:
+        named = inverter.explain({register: words})
+    except (KeyError, ValueError):
+        named = {}
+    return named.get(register) or {str(register + n): word for n, word in enumerate(words)}
+
+
+def _crc16(data: bytes) -> int:
+    """CRC-16/Modbus (Modbus over serial line V1.02, 6.2.2)."""
+    crc = 0xFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
+    return crc
 
 
 def text(line: Line) -> str:

@@ -23,7 +23,7 @@ INVERTER_SIDE: Mapping[str, frozenset[int]] = {
 
 @dataclass(frozen=True)
 class Identity:
-    """Who speaks. battery: None when no known pack does. partner: what is on an inverter's side, None when it is not."""
+    """Who speaks. battery: None when no known pack does. partner: who is on an inverter's side, None on a pack's."""
 
     battery: BatteryProtocol | None
     kind: PackKind

@@ -237,6 +237,8 @@ _LABELS = {
     "discharge_limit_a": "discharging, published",
     "max_charge_a": "charging, by the BMS",
     "max_discharge_a": "discharging, by the BMS",
+    "contactor_state": "contactors, by the pack",
+    "hvil_ok": "interlock loop closed",
 }
 _DECIMALS = {"V": 2, "A": 1, "%": 1, "°C": 1}
 _KINDS = {
@@ -283,6 +285,11 @@ def _charts(series: Mapping[str, Series]) -> list[tuple[str, str, list[str]]]:
     return [(title, series[names[0]][0], names) for title, names in charts if names]
 
 
+def _bands(plot: PlotData) -> dict[str, Band]:
+    """Those of which anything was ever known."""
+    return {name: band for name, band in plot.bands.items() if any(word is not None for _, word in band)}
+
+
 def _thin(points: Sequence[tuple[float, Value]]) -> list[tuple[int, Value]]:
     """(ms, value), at most about 6000 of them."""
     exact = [(round(t * 1000), value if value is not None and math.isfinite(value) else None) for t, value in points]
@@ -322,7 +329,7 @@ def _script_data(plot: PlotData, charts: list[tuple[str, str, list[str]]]) -> st
         ],
         "bands": [
             [[t, state, _kind(state), cause] for t, state, cause in plot.states],
-            *([[t, word or "–", _kind(word), ""] for t, word in band] for band in plot.bands.values()),
+            *([[t, word or "–", _kind(word), ""] for t, word in band] for band in _bands(plot).values()),
         ],
         "events": [[event.get("t_s", 0), str(event.get("id", "")), _severity(event)] for event in _shown(plot.events)],
         "cells": [None if v is None or not math.isfinite(v) else round(v, 4) for v in plot.cells_v],
@@ -348,8 +355,9 @@ def _severity(event: Mapping[str, object]) -> str:
 
 def page(plot: PlotData) -> str:
     """The whole page as HTML. Equal data gives an equal page."""
-    charts = _charts(plot.series)
+    charts, bands = _charts(plot.series), _bands(plot)
     never = [_label(name) for name in plot.series if not any(name in names for _, _, names in charts)]
+    never += [_label(name) for name in plot.bands if name not in bands]
     parts = (
         _head(plot),
         _BAR,
@@ -414,7 +422,7 @@ def _states(plot: PlotData) -> str:
         f"<td>{escape(cause)}</td></tr>"
         for t, state, cause in plot.states[:_MOST_STATES]
     )
-    names = ["", *(f"<p>{escape(_label(name))}</p>" for name in plot.bands)]
+    names = ["", *(f"<p>{escape(_label(name))}</p>" for name in _bands(plot))]
     bands = "".join(
         f'{name}<svg class="time" data-band="{i}" role="img" aria-label="States over time"></svg>'
         for i, name in enumerate(names)
@@ -567,6 +575,7 @@ svg .on { fill: #fff; font-size: 12px; font-weight: 600; }
 .pick { fill: var(--c0); opacity: .2; }
 .event { stroke: var(--k); stroke-dasharray: 2 3; }
 .mark, rect.state, rect.cell { fill: var(--k); }
+rect.none { fill: none; stroke: var(--line); }
 rect.unknown { fill: none; stroke: var(--dim); stroke-dasharray: 2 2; }
 path.line { fill: none; stroke: var(--c); stroke-width: 1.6; stroke-linecap: round; stroke-linejoin: round; }
 path.dashed { stroke-dasharray: 6 4; stroke-linecap: butt; }
@@ -769,7 +778,7 @@ function drawCells() {
   }
   const every = [5, 10, 20, 50, 100].find(n => n * wide > 24) ?? 200;
   D.cells.forEach((v, i) => {
-    const kind = v === null ? "unknown" : "cell " + (v === most ? "busy" : v === least ? "going" : "idle");
+    const kind = v === null ? "none" : "cell " + (v === most ? "busy" : v === least ? "going" : "idle");
     const top = v === null ? TOP : y(v), x = LEFT + i * wide;
     const box = { x: x + wide * .1, y: top, width: wide * .8, height: height - BOTTOM - top, class: kind };
     make(make(svg, "rect", box), "title", {}, `cell ${i + 1}: ${v === null ? "–" : v.toFixed(3) + " V"}`);

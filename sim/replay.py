@@ -19,6 +19,7 @@ from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, Me
 from sim.recording import Recording
 from sim.trace import Trace
 
+
 @dataclass
 class Summary:
     """One signal over the run: first and last known value, the extremes, and in how many ticks it was known."""

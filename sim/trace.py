@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from operator import attrgetter
 from typing import TextIO
 
 from controller.core import CoreState
@@ -12,7 +13,9 @@ from controller.ports import CanFrame, Outputs
 from statecharts.supervisor import Contactor
 
 LINE_EVERY_MS = 1000
-_NUMBERS = tuple((name, RESOLUTION[name]) for name in SIGNALS if name in RESOLUTION)
+_NAMES = tuple(name for name in SIGNALS if name in RESOLUTION)
+_DECIMALS = tuple(RESOLUTION[name] or None for name in _NAMES)
+_NUMBERS = attrgetter(*_NAMES)
 _ORDER = {member: n for n, member in enumerate(Contactor)}
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
@@ -69,10 +72,10 @@ class Trace:
 def _signals(core: CoreState) -> dict[str, object]:
     """Every scalar signal, rounded to its resolution."""
     pack = core.pack
-    values: dict[str, object] = {}
-    for name, decimals in _NUMBERS:
-        value = getattr(pack, name)
-        values[name] = None if value is None else round(value, decimals) if decimals else int(round(value))
+    values: dict[str, object] = {
+        name: None if value is None else round(value, decimals)
+        for name, decimals, value in zip(_NAMES, _DECIMALS, _NUMBERS(pack), strict=True)
+    }
     values["contactor_state"] = None if pack.contactor_state is None else pack.contactor_state.value
     values["hvil_ok"] = pack.hvil_ok
     return values

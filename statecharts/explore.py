@@ -122,7 +122,7 @@ class Exploration:
 
 
 def unbounded_stay(exploration: Exploration) -> Counterexample | None:
-    """Every state that is no resting place is left once all timers have expired, and never entered again before rest."""
+    """Every state that is no resting place is left once all timers have expired, and not entered again before rest."""
     chart = exploration.chart
     rule = "every passing state is left in bounded time"
 

@@ -1,4 +1,4 @@
-"""What a safety reviewer wants proven of the supervisor chart, one function for each sentence; `verify` runs them all."""
+"""What a safety reviewer wants proven of the supervisor chart, one function a sentence; `verify` runs them all."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def the_way_down_never_turns_back(chart: Chart, step: Step) -> str | None:
 
 
 def a_failing_closing_goes_no_further(chart: Chart, step: Step) -> str | None:
-    """A precharge that failed or is overdue, a pack that refuses or has a load on its link ⇒ off, and where FAILING says."""
+    """A precharge that failed or is overdue, a pack that refuses or has a load on its link ⇒ off, as FAILING says."""
     failing = FAILING.get(State(step.source.state), {})
     why = [guard for guard in failing if guard in step.true]
     if not why:
@@ -271,7 +271,7 @@ def running_is_entered_only_confirmed(chart: Chart, step: Step) -> str | None:
 
 
 def standby_is_entered_only_checked(chart: Chart, step: Step) -> str | None:
-    """STANDBY comes after the self test, the weld check, the cool-down, an acknowledgement or an unlock; never faulted."""
+    """STANDBY comes after self test, weld check, cool-down, acknowledgement or unlock; never with a fault held."""
     source = step.source.state
     if step.target.state is not State.STANDBY or source is State.STANDBY:
         return None
@@ -293,7 +293,9 @@ def faults_are_held(chart: Chart, step: Step) -> str | None:
     """FAULTED at rest ⇒ FAULT (a weld: LOCKED_OUT); FAULT and LOCKED_OUT are entered for such a reason only."""
     source, target = step.source.state, step.target.state
     resting = (State.STARTING, State.STANDBY, State.COOLING_DOWN, State.FAULT)
-    if source in resting and Guard.FAULTED in step.true and target not in (State.FAULT, State.LOCKED_OUT):
+    checks_first = target is State.VERIFYING_OPEN and Guard.PACK_FOUND_CLOSED in step.true
+    held = target in (State.FAULT, State.LOCKED_OUT) or checks_first
+    if source in resting and Guard.FAULTED in step.true and not held:
         return f"{source.name} leads to {target.name} although a fault is held"
     if target is State.FAULT and source is not target and not step.true & FAULT_REASONS:
         return f"{source.name} leads to FAULT although {_guards(step.true)}"

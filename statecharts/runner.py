@@ -1,4 +1,4 @@
-"""Runs a Chart with `transitions` (the only file importing it). No state is kept: it is set, asked once and read back."""
+"""Runs a Chart with `transitions` (the only file importing it). No state is kept: set it, ask once, read it back."""
 
 from __future__ import annotations
 

@@ -5,13 +5,13 @@ It has the states of the supervisor and never energises anything; closed in the 
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from statecharts.chart import Chart, Row
 from statecharts.supervisor import NOTES, SUPERVISOR, State
 
 
-class Seen(Enum):
+class Seen(StrEnum):
     """What a recording can tell. The value is the question in words."""
 
     CLOSED = "the recorded pack is closed (without any contactor frame: its current is above 5 A)"

@@ -6,12 +6,13 @@ What makes a guard true stands in `controller/supervisor.py`, one function for e
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Mapping
+from enum import Enum, StrEnum
 
 from statecharts.chart import Chart, Row
 
 
-class State(Enum):
+class State(StrEnum):
     """Each state is named after what is true in it."""
 
     STARTING = "STARTING"
@@ -29,7 +30,7 @@ class State(Enum):
     LOCKED_OUT = "LOCKED_OUT"
 
 
-class Contactor(Enum):
+class Contactor(StrEnum):
     """The outputs. PACK is no coil of ours: it is "the pack is asked to close its own contactors"."""
 
     PACK = "pack"
@@ -38,7 +39,7 @@ class Contactor(Enum):
     POSITIVE = "positive"
 
 
-class Guard(Enum):
+class Guard(StrEnum):
     """What rows ask. The value is the question in words."""
 
     # stop causes, most urgent first
@@ -89,14 +90,9 @@ ENERGISED = (*LADDER, S.RUNNING, S.UNLOADING, S.OPENING_POSITIVE)
 POSITIVE_CLOSED = (S.CLOSING_POSITIVE, S.RUNNING, S.UNLOADING)
 
 FUSE_ROWS = tuple(
-    Row(s, (G.OPEN_NOW, G.ABOVE_BREAK_MAX, G.WIRED_POSITIVE), s, "fuse-clearing", unless=(G.FUSE_OVERDUE,))
-    for s in POSITIVE_CLOSED
-) + (
-    Row(
-        S.UNLOADING, (G.UNLOAD_OVERDUE, G.ABOVE_BREAK_MAX, G.WIRED_POSITIVE), S.UNLOADING, "fuse-clearing",
-        unless=(G.FUSE_OVERDUE,),
-    ),
-)  # fmt: skip
+    Row(state, (why, G.ABOVE_BREAK_MAX, G.WIRED_POSITIVE), state, "fuse-clearing", unless=(G.FUSE_OVERDUE,))
+    for state, why in (*((s, G.OPEN_NOW) for s in POSITIVE_CLOSED), (S.UNLOADING, G.UNLOAD_OVERDUE))
+)
 STOP_ROWS = (
     *(Row(s, (G.OPEN_NOW,), S.VERIFYING_OPEN, "open-now") for s in ENERGISED),
     *(Row(s, (G.WELDED,), S.LOCKED_OUT, "weld-suspected") for s in LADDER),
@@ -110,8 +106,8 @@ ROWS = (
     *STOP_ROWS,
     # nothing energised yet
     Row(S.STARTING, (G.WELDED,), S.LOCKED_OUT, "weld-suspected"),
-    Row(S.STARTING, (G.FAULTED,), S.FAULT, "fault-held"),
     Row(S.STARTING, (G.PACK_FOUND_CLOSED,), S.VERIFYING_OPEN, "found-closed"),
+    Row(S.STARTING, (G.FAULTED,), S.FAULT, "fault-held"),
     Row(S.STARTING, (G.SELF_TESTED, G.SIGNALS_SEEN), S.STANDBY, "self-tested"),
     Row(S.STARTING, (G.SELF_TESTED, G.SIGNALS_OVERDUE), S.STANDBY, "signals-missing"),
     Row(S.STARTING, (G.SIGNALS_OVERDUE,), S.FAULT, "self-test-failed"),
@@ -153,7 +149,7 @@ ROWS = (
     Row(S.LOCKED_OUT, (G.UNLOCKED,), S.STANDBY, "unlocked"),
 )
 
-CLOSED = {
+CLOSED: Mapping[Enum, frozenset[Enum]] = {
     S.STARTING: frozenset(),
     S.STANDBY: frozenset(),
     S.WAKING_PACK: frozenset({C.PACK}),
@@ -169,7 +165,7 @@ CLOSED = {
     S.LOCKED_OUT: frozenset(),
 }
 
-NOTES = {
+NOTES: Mapping[Enum, str] = {
     S.STARTING: "self test; waiting for the required signals",
     S.STANDBY: "open and healthy; waiting for every permission",
     S.WAKING_PACK: "the pack is asked to precharge and close by itself",
@@ -185,7 +181,7 @@ NOTES = {
     S.LOCKED_OUT: "everything off until unlocked at the machine after inspection",
 }
 
-WIRINGS = {
+WIRINGS: Mapping[str, frozenset[Enum]] = {
     "pack": frozenset({C.PACK}),
     "pack+inverter": frozenset({C.PACK, C.POSITIVE}),
     "own": frozenset({C.NEGATIVE, C.PRECHARGE, C.POSITIVE}),

@@ -121,7 +121,7 @@ class Bench:
         }  # fmt: skip
         self.settings = Settings(
             battery="said", inverter="said", wiring=wiring,
-            pack=PackSettings(CHEMISTRIES[chemistry], 96, max_charge_a=60.0, max_discharge_a=60.0), max_power_w=10_000.0,
+            pack=PackSettings(CHEMISTRIES[chemistry], 96, 60.0, 60.0), max_power_w=10_000.0,
             precharge=precharge or PrechargeSettings(resistance_ohm=100.0, capacitance_f=0.001),
             contactors=contactors or ContactorSettings(),
         )  # fmt: skip

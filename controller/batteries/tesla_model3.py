@@ -340,6 +340,7 @@ def beginning_of_life_kwh(soc: Values) -> Value:
 NCA_CELLS, LFP_CELLS = (92, 96), range(102, 109)
 NOMINAL = 2
 REST_A = 20.0
+COUNT_SLACK = 3
 BRICK_NAMES = tuple(
     tuple((f"BMS_brickVoltage{n}", f"BMS_brickStatus{n}") for n in range(3 * index + 1, 3 * index + 4))
     for index in range(len(BRICKS))
@@ -362,7 +363,9 @@ class CellBook:
     """The voltage of each cell, gathered page by page from 0x401, and how many there are.
 
     A round takes about a minute, and packs of fewer cells send all 36 pages too; so the highest NOMINAL cell is the
-    number only once a page has come again. Until then two agreeing looks at pack over cell voltage have to do.
+    number only once a page has come again (`counted`). Until then two agreeing looks at pack over cell voltage have to
+    do (`agreed`). Where the two contradict each other, pages were lost, and the number is unknown: 96 cells counted in
+    an LFP pack would let it be charged to 4.15 V.
     """
 
     volts: tuple[Value, ...] = (None,) * (3 * len(BRICKS))
@@ -396,9 +399,16 @@ class CellBook:
         same = self.looked is not None and cells == self.looked[0] and abs(amps - self.looked[1]) <= REST_A
         return replace(self, looked=(cells, amps), agreed=cells if same else self.agreed)
 
+    @property
+    def number(self) -> int | None:
+        """Cells in series, None while it is not known."""
+        if self.counted is not None and self.agreed is not None and abs(self.counted - self.agreed) > COUNT_SLACK:
+            return None
+        return self.counted or self.agreed
+
     def cells_v(self, now_ms: int) -> tuple[Value, ...]:
         """One entry a cell, None where unknown or too old. Empty while the number of cells is not known."""
-        cells = self.counted or self.agreed
+        cells = self.number
         if cells is None:
             return ()
         if self.oldest_ms is None or now_ms - self.oldest_ms <= BRICKS_MAX_AGE_MS:
@@ -463,14 +473,11 @@ OFF = (high_counter(POWER_ID, "00 01 00 00 00 50 01 00"), high_counter(POWER_ID,
 
 STALK_SUMS = bytes.fromhex("46 44 52 6D 43 41 DD F9 4C A5 F6 8C 49 2F 31 3B")
 VEHICLE_STATUS = fixed(
-    *(
-        f"C3 FF FF FF 3D 00 {(0xD0 + 0x20 * n) % 256:02X} {(0x01 + 0x20 * n) % 256:02X}"
-        if turn == 0
-        else f"08 62 0B 18 00 28 {(0xE2 + 0x20 * n) % 256:02X} {(0xCB + 0x20 * n) % 256:02X}"
-        for n in range(8)
-        for turn in range(2)
-    )
-)
+    "C3 FF FF FF 3D 00 D0 01", "08 62 0B 18 00 28 E2 CB", "C3 FF FF FF 3D 00 F0 21", "08 62 0B 18 00 28 02 EB",
+    "C3 FF FF FF 3D 00 10 41", "08 62 0B 18 00 28 22 0B", "C3 FF FF FF 3D 00 30 61", "08 62 0B 18 00 28 42 2B",
+    "C3 FF FF FF 3D 00 50 81", "08 62 0B 18 00 28 62 4B", "C3 FF FF FF 3D 00 70 A1", "08 62 0B 18 00 28 82 6B",
+    "C3 FF FF FF 3D 00 90 C1", "08 62 0B 18 00 28 A2 8B", "C3 FF FF FF 3D 00 B0 E1", "08 62 0B 18 00 28 C2 AB",
+)  # fmt: skip
 """0x3A1, 16 frames replayed verbatim (section 2.3): its last byte is not the additive checksum."""
 
 FULL: tuple[Row, ...] = (
@@ -600,6 +607,8 @@ FEEDS: tuple[tuple[Feed, Page, Callable[[Values], bool]], ...] = (
     (Feed.HVIL, CONTACTORS, lambda values: hvil_ok(values) is not None),
 )
 """What refreshes each group of signals: a valid value on its page."""
+freshness = lru_cache(maxsize=256)(Freshness)
+"""Most stay the same from tick to tick."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -675,7 +684,7 @@ class TeslaState:
             cells_v=self.cells.cells_v(now_ms) if cell_min_v is not None else (),
             report=self._report(status, contactors, lowest_v, now_ms),
             feeds={
-                feed: Freshness(at_ms, page.round_ms)
+                feed: freshness(at_ms, page.round_ms)
                 for (feed, page, _), at_ms in zip(FEEDS, self.valid_at_ms, strict=True)
             },
             serial=self._serial(),
@@ -794,7 +803,16 @@ class TeslaModel3(BatteryProtocol):
         return PackKind(cells, "lfp" if lfp else None)
 
     def explain(self, frame: CanFrame) -> tuple[tuple[str, Values], ...]:
-        return () if frame.extended else TABLES.explain(frame.id, frame.data)
+        """One frame tells no layout, so 0x212 is read without its 2020 fields, and 0x352 only as what it could be."""
+        if frame.extended:
+            return ()
+        return tuple(
+            (name, values)
+            for name, values in TABLES.explain(frame.id, frame.data)
+            if name != STATUS_2020.message
+            and not (name == ENERGY_2020.message and flat_fits(values) is False)
+            and not (name == ENERGY_2021.message and paged_fits(frame.data[0] & 3, values) is False)
+        )
 
 
 PROTOCOL = TeslaModel3(

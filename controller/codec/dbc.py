@@ -47,6 +47,51 @@ class Row(NamedTuple):
     sna: tuple[int, ...]
 
 
+class Rows(NamedTuple):
+    """The rows of one byte order, sorted by how much work they are.
+
+    plain: integers (name, shift, mask). scaled: unsigned, never SNA. other: the rest. needs: bytes for all of them.
+    """
+
+    all: tuple[Row, ...]
+    plain: tuple[tuple[str, int, int], ...]
+    scaled: tuple[tuple[str, int, int, float, float], ...]
+    other: tuple[Row, ...]
+    needs: int
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Rows:
+        rows = tuple(rows)
+        easy = [row for row in rows if not row.sign and not row.sna]
+        return cls(
+            all=rows,
+            plain=tuple((row.name, row.shift, row.mask) for row in easy if row.factor is None),
+            scaled=tuple((r.name, r.shift, r.mask, r.factor, r.offset) for r in easy if r.factor is not None),
+            other=tuple(row for row in rows if row not in easy),
+            needs=max((row.needs for row in rows), default=0),
+        )
+
+    def cut(self, bits: int, length: int) -> dict[str, Value]:
+        """Every signal of a frame of `length` bytes."""
+        rows = self.other
+        values: dict[str, Value] = {}
+        if length < self.needs:
+            rows = self.all
+        else:
+            values = {name: bits >> shift & mask for name, shift, mask in self.plain}
+            for name, shift, mask, factor, offset in self.scaled:
+                values[name] = (bits >> shift & mask) * factor + offset
+        for name, shift, mask, sign, scale, offset, needs, sna in rows:
+            raw = bits >> shift & mask
+            if needs > length or raw in sna:
+                values[name] = None
+                continue
+            if raw & sign:
+                raw -= mask + 1
+            values[name] = raw if scale is None else raw * scale + offset
+        return values
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Page:
     """One layout of a frame. index: its multiplexer value, None without one. least: bytes its shortest signal needs.
@@ -59,31 +104,17 @@ class Page:
     index: int | None
     round_ms: int
     max_age_ms: int
-    little: tuple[Row, ...]
-    big: tuple[Row, ...]
+    little: Rows
+    big: Rows
     least: int
     nothing: Values
 
     def decode(self, data: bytes) -> Values:
         """Every signal of the page. None: its bytes are missing, or it says "not available"."""
-        values: dict[str, Value] = {}
-        length = len(data)
-        if self.little:
-            _cut(values, self.little, int.from_bytes(data, "little"), length)
-        if self.big:
-            _cut(values, self.big, int.from_bytes(data.ljust(8, b"\0")[:8], "big"), length)
+        values = self.little.cut(int.from_bytes(data, "little"), len(data))
+        if self.big.all:
+            values |= self.big.cut(int.from_bytes(data.ljust(8, b"\0")[:8], "big"), len(data))
         return values
-
-
-def _cut(values: dict[str, Value], rows: tuple[Row, ...], bits: int, length: int) -> None:
-    for name, shift, mask, sign, factor, offset, needs, sna in rows:
-        raw = bits >> shift & mask
-        if needs > length or raw in sna:
-            values[name] = None
-            continue
-        if raw & sign:
-            raw -= mask + 1
-        values[name] = raw if factor is None else raw * factor + offset
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -330,8 +361,8 @@ def _layout(message: Message, check: Check | None) -> Layout:
             index=index,
             round_ms=round_ms,
             max_age_ms=max(5 * round_ms, 100),
-            little=tuple(row for row, big in rows if not big),
-            big=tuple(row for row, big in rows if big),
+            little=Rows.of(row for row, big in rows if not big),
+            big=Rows.of(row for row, big in rows if big),
             least=min(own, default=0),
             nothing=MappingProxyType({row.name: None for row, _ in rows}),
         )

@@ -64,3 +64,7 @@ class InverterProtocol:
     def check_write(self, write: RegisterWrite) -> None:
         """Raises RegisterError (with the Modbus exception code) for a write that must be refused on the wire."""
         raise RegisterError(f"{self.name} has no register {write.register} to write", ILLEGAL_ADDRESS)
+
+    def explain(self, registers: Mapping[int, tuple[int, ...]]) -> Mapping[int, Mapping[str, float | str]]:
+        """The register blocks in words: first register → name → value. Empty for an inverter without registers."""
+        return {}

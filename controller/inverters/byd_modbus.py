@@ -10,9 +10,9 @@ offered in 307 and 308 while SoC, energy, pack voltage or a temperature is unkno
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
@@ -198,17 +198,31 @@ def _known(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """The last answer and what it was made of, so that nothing is encoded twice."""
+class Image(Mapping[int, tuple[int, ...]]):
+    """Every block by its first register, as the Gen24 reads it. Encoded when it is read: polls come every 5 s."""
 
-    view: InverterView
-    status: InverterStatus
-    blocks: Mapping[int, tuple[int, ...]]
+    def __init__(self, state: BydModbusState, view: InverterView, status: InverterStatus) -> None:
+        self._state, self._view, self._status = state, view, status
 
+    @cached_property
+    def blocks(self) -> Mapping[int, tuple[int, ...]]:
+        state, view = self._state, self._view
+        return {
+            IDENTITY.first: state.identity,
+            NAMEPLATE.first: nameplate(view, state.cap_wh, state.primo),
+            LIVE.first: live(view, self._status, state.cap_wh),
+            ASKED.first: state.asked,
+            **ZEROS,
+        }
 
-_PLATE = attrgetter("energy_full_wh", "max_power_w", "design_max_v", "design_min_v")
-"""What block 201 is made of."""
+    def __getitem__(self, first: int) -> tuple[int, ...]:
+        return self.blocks[first]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.blocks)
+
+    def __len__(self) -> int:
+        return len(BLOCKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +245,6 @@ class BydModbusState:
     measured_at_ms: int | None = None
     refused: int = 0
     refusal: str = ""
-    shown: _Shown | None = None
 
     def receive(
         self, frames: Sequence[CanFrame], writes: Sequence[RegisterWrite], polls: int, now_ms: int
@@ -250,8 +263,11 @@ class BydModbusState:
         go = self.go if hears else None
         if go is None and hears and not self.wait_for_go:
             go = True
-        volts, at_ms = float(ASKED.decode(self.asked)["link_voltage_v"]), self.measured_at_ms
-        if volts == 0 or at_ms is None or now_ms - at_ms > ZERO_MS:
+        at_ms = self.measured_at_ms
+        if at_ms is None or now_ms - at_ms > ZERO_MS:
+            return InverterRequest(go=go, heard_at_ms=self.heard_at_ms)
+        volts = float(ASKED.decode(self.asked)["link_voltage_v"])
+        if volts == 0:
             return InverterRequest(go=go, heard_at_ms=self.heard_at_ms)
         return InverterRequest(go, self.heard_at_ms, link_voltage_v=volts, link_at_ms=at_ms, battery_voltage_v=volts)
 
@@ -261,19 +277,7 @@ class BydModbusState:
         status = view.status
         if announced and status is InverterStatus.STANDBY:
             status = InverterStatus.INACTIVE
-        last = self.shown
-        if last is not None and (last.view, last.status) == (view, status) and last.blocks[ASKED.first] is self.asked:
-            return self, Answer(registers=last.blocks)
-        plate = last.blocks[NAMEPLATE.first] if last is not None and _PLATE(last.view) == _PLATE(view) else None
-        blocks = {
-            IDENTITY.first: self.identity,
-            NAMEPLATE.first: plate or nameplate(view, self.cap_wh, self.primo),
-            LIVE.first: live(view, status, self.cap_wh),
-            ASKED.first: self.asked,
-            **ZEROS,
-        }
-        shown = _Shown(view, status, MappingProxyType(blocks))
-        return replace(self, shown=shown), Answer(registers=shown.blocks)
+        return self, Answer(registers=Image(self, view, status))
 
     def _hears(self, now_ms: int) -> bool:
         return self.heard_at_ms is not None and now_ms - self.heard_at_ms <= SILENT_MS
@@ -312,6 +316,9 @@ class BydModbus(InverterProtocol):
 
     def check_write(self, write: RegisterWrite) -> None:
         ASKED.check_write(write.register, write.values)
+
+    def explain(self, registers: Mapping[int, tuple[int, ...]]) -> dict[int, Mapping[str, float | str]]:
+        return {first: BLOCKS[first].decode(words) for first, words in registers.items() if BLOCKS[first].registers}
 
 
 PROTOCOL = BydModbus(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 
 from controller.model.reading import Freshness
 
 
-class PackContactor(Enum):
+class PackContactor(StrEnum):
     """What the pack says of its own contactors. SNA is None, not a member."""
 
     OPEN = "OPEN"
@@ -21,7 +21,7 @@ class PackContactor(Enum):
     WELDED = "WELDED"
 
 
-class Feed(Enum):
+class Feed(StrEnum):
     """The groups of signals whose freshness is judged on its own."""
 
     VOLTAGE = "pack_voltage_v"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 
-class Severity(Enum):
+class Severity(StrEnum):
     """What the event does, mildest first."""
 
     INFO = "info"
@@ -18,7 +18,7 @@ class Severity(Enum):
     LOCK_OUT = "lock-out"
 
 
-class Event(Enum):
+class Event(StrEnum):
     # people and hard wires
     ESTOP_OPEN = "e-stop-open"
     INTERLOCK_OPEN = "interlock-open"

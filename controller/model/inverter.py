@@ -21,7 +21,7 @@ class InverterRequest:
     """What the inverter asks and measures.
 
     go: it permits closing; None when it never said. heard_at_ms: its last valid request; None when never heard.
-    link_voltage_v: its own measurement of the link, taken at link_at_ms. battery_voltage_v: its measurement of the pack.
+    link_voltage_v: its own measurement of the link, taken at link_at_ms. battery_voltage_v: that of the pack.
     """
 
     go: bool | None = None

@@ -52,7 +52,8 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
         "The pack was left empty, or one cell is weak.",
         "Do not discharge. If the cell is above the recovery floor, a recovery charge may be started at the machine."),
     E.CELL_OVERVOLTAGE: Text(
-        "A cell has reached its charge stop: charging is at zero.", "The pack is full.", "Nothing; it discharges first."),
+        "A cell has reached its charge stop: charging is at zero.", "The pack is full.",
+        "Nothing; it discharges first."),
     E.CELL_UNDERVOLTAGE: Text(
         "A cell has reached its discharge stop: discharging is at zero.", "The pack is empty.",
         "Nothing; it charges first."),

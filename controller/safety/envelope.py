@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from controller.model.battery import BatterySnapshot
@@ -44,7 +45,7 @@ def over(curve: Curve, at: float) -> float:
     """A curve's value at `at`, linear between its points, constant beyond them."""
     if at <= curve[0][0]:
         return curve[0][1]
-    for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(curve):
         if at <= x1:
             return y0 + (y1 - y0) * (at - x0) / (x1 - x0)
     return curve[-1][1]

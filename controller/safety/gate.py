@@ -1,4 +1,4 @@
-"""Last word before the outside world. It shares no logic with the supervisor, can only refuse, and a refusal is a fault.
+"""Last word before the outside world. It shares no logic with the supervisor and can only refuse; that is a fault.
 
 What it checks it works out again from the snapshot, by its own means.
 """
@@ -100,13 +100,13 @@ def _forbidden_edge(
     if Contactor.POSITIVE in rising:
         if settings.wiring == "pack+inverter" and pack.contactor_state is not PackContactor.CLOSED:
             return "positive would be energised although the pack does not say CLOSED"
-        if settings.wiring == "own" and not _link_is_charged(gate, settings, pack, link_v, now_ms):
+        if settings.wiring == "own" and not _link_is_charged(gate, settings, pack, link_v):
             return "positive would be energised although the link is not charged"
     return ""
 
 
 def _unknown(pack: BatterySnapshot, wiring: str, now_ms: int) -> str:
-    """The first required signal that is unknown or stale: looked at by value and by stamp, not as the supervisor does."""
+    """The first required signal that is unknown or stale, by value and by stamp: not as the supervisor looks at it."""
     needed = ["pack_voltage_v", "current_a", "cell_min_v", "cell_max_v", "temp_min_c", "temp_max_c", "soc_pct"]
     if wiring in ("pack", "pack+inverter"):
         needed += ["contactor_state", "hvil_ok"]
@@ -120,9 +120,7 @@ def _unknown(pack: BatterySnapshot, wiring: str, now_ms: int) -> str:
     return ""
 
 
-def _link_is_charged(
-    gate: Gate, settings: GateSettings, pack: BatterySnapshot, link_v: float | None, now_ms: int
-) -> bool:
+def _link_is_charged(gate: Gate, settings: GateSettings, pack: BatterySnapshot, link_v: float | None) -> bool:
     if Contactor.PRECHARGE not in gate.closed:
         return False
     if settings.unverified:

@@ -11,6 +11,7 @@ from controller.model.events import Event, Notice, Severity
 from controller.safety.rules import RULES, Rule
 from controller.safety.situation import Situation
 
+UNMASKED_RULES = tuple(rule for rule in RULES if rule.masked is None)
 HOLDING = frozenset({Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT})
 RULE_OF: Mapping[Event, Rule] = MappingProxyType({rule.id: rule for rule in RULES})
 
@@ -75,7 +76,7 @@ def _limits(rule: Rule) -> bool:
     return rule.severity in HOLDING or rule.severity is Severity.LIMIT
 
 
-NO_FAULTS = Faults(MappingProxyType({}))
+NO_FAULTS = Faults({})
 
 
 def start(latched: Iterable[str]) -> Faults:
@@ -84,7 +85,7 @@ def start(latched: Iterable[str]) -> Faults:
     for name in latched:
         known = name in Event._value2member_map_ and Event(name) in RULE_OF
         held[Event(name) if known else Event.RECORD_LOST] = Track(held=True)
-    return Faults(MappingProxyType(held))
+    return Faults(held)
 
 
 def step(faults: Faults, situation: Situation) -> Faults:
@@ -93,11 +94,9 @@ def step(faults: Faults, situation: Situation) -> Faults:
     before = faults.tracks
     changed: dict[Event, Track | None] = {}
     news: list[Notice] = []
-    for rule in RULES:
-        if shadow and rule.masked is not None:
-            continue
+    for rule in UNMASKED_RULES if shadow else RULES:
         bad = rule.when(situation)
-        track = before.get(rule.id)
+        track = before.get(rule.id) if before else None
         if track is None:
             if not bad:
                 continue
@@ -115,7 +114,7 @@ def step(faults: Faults, situation: Situation) -> Faults:
     if not changed and not news and not faults.news:
         return faults
     tracks = {event: track for event, track in {**before, **changed}.items() if track is not None}
-    return Faults(MappingProxyType(tracks), tuple(news))
+    return Faults(tracks, tuple(news))
 
 
 def _advance(rule: Rule, track: Track, bad: bool | None, now_ms: int, live: bool) -> Track:
@@ -173,4 +172,4 @@ def unlock(faults: Faults) -> Faults:
 def release(faults: Faults, event: Event) -> Faults:
     """Forget a cause; it comes back at once when it is still true."""
     tracks = {e: t for e, t in faults.tracks.items() if e is not event}
-    return Faults(MappingProxyType(tracks), faults.news)
+    return Faults(tracks, faults.news)

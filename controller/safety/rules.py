@@ -60,6 +60,14 @@ def _below(value: float | None, bound: float | None) -> bool | None:
     return None if value is None or bound is None else value < bound
 
 
+def _reaches(value: float | None, bound: float) -> bool | None:
+    return None if value is None else value >= bound
+
+
+def _sinks_to(value: float | None, bound: float) -> bool | None:
+    return None if value is None else value <= bound
+
+
 def _or(*answers: bool | None) -> bool | None:
     """True when one is; None when none is and one cannot tell."""
     if True in answers:
@@ -114,9 +122,9 @@ def cell_limit_ignored(s: Situation) -> bool | None:
     if current_a is None:
         return None
     if current_a > 2.0:
-        return None if s.pack.cell_max_v is None else s.pack.cell_max_v >= cell.charge_stop_v
+        return _reaches(s.pack.cell_max_v, cell.charge_stop_v)
     if current_a < -2.0:
-        return None if s.pack.cell_min_v is None else s.pack.cell_min_v <= cell.discharge_stop_v
+        return _sinks_to(s.pack.cell_min_v, cell.discharge_stop_v)
     return False
 
 
@@ -259,20 +267,18 @@ RULES: tuple[Rule, ...] = (
     Rule(E.OVERCURRENT, V.OPEN, "> 1.2 × configured maximum of that direction", overcurrent,
          "Cable and fuse are the bound, not what the BMS allows.", hold_ms=100, budget_ms=250, detail=amps),
     Rule(E.CELL_OVERVOLTAGE_CRITICAL, V.OPEN, "highest cell ≥ critical high",
-         lambda s: None if s.pack.cell_max_v is None else s.pack.cell_max_v >= s.settings.pack.chemistry.critical_high_v,
+         lambda s: _reaches(s.pack.cell_max_v, s.settings.pack.chemistry.critical_high_v),
          "Overcharging a cell can end in fire; the pack's own cut-off is not leaned on alone.",
          hold_ms=500, budget_ms=750, detail=volts("cell_max_v")),
     Rule(E.CELL_UNDERVOLTAGE_CRITICAL, V.OPEN, "lowest cell ≤ critical low",
-         lambda s: None if s.pack.cell_min_v is None else s.pack.cell_min_v <= s.settings.pack.chemistry.critical_low_v,
+         lambda s: _sinks_to(s.pack.cell_min_v, s.settings.pack.chemistry.critical_low_v),
          "A cell discharged this far dissolves its copper and must not be charged again as if nothing had been.",
          hold_ms=500, budget_ms=750, detail=volts("cell_min_v")),
     Rule(E.CELL_OVERVOLTAGE, V.LIMIT, "highest cell ≥ charge stop",
-         lambda s: None if s.pack.cell_max_v is None else s.pack.cell_max_v >= s.settings.pack.chemistry.charge_stop_v,
+         lambda s: _reaches(s.pack.cell_max_v, s.settings.pack.chemistry.charge_stop_v),
          "The taper has ended; nothing more goes in.", discharge=False, detail=volts("cell_max_v")),
     Rule(E.CELL_UNDERVOLTAGE, V.LIMIT, "lowest cell ≤ discharge stop",
-         lambda s: (
-             None if s.pack.cell_min_v is None else s.pack.cell_min_v <= s.settings.pack.chemistry.discharge_stop_v
-         ),
+         lambda s: _sinks_to(s.pack.cell_min_v, s.settings.pack.chemistry.discharge_stop_v),
          "The taper has ended; nothing more comes out.", charge=False, detail=volts("cell_min_v")),
     Rule(E.CELL_LIMIT_IGNORED, V.GRACEFUL, "cell at its stop and still > 2 A in that direction", cell_limit_ignored,
          "An inverter that does not follow a limit of 0 leaves only the contactors.",
@@ -290,7 +296,7 @@ RULES: tuple[Rule, ...] = (
          "A pack that reads almost nothing has most likely fired its pyro fuse.", hold_ms=500, budget_ms=750,
          detail=volts("pack_voltage_v")),
     Rule(E.TEMPERATURE_CRITICAL, V.GRACEFUL, "hottest ≥ limit + 5 K",
-         lambda s: None if s.pack.temp_max_c is None else s.pack.temp_max_c >= s.settings.pack.temp_max_c + 5.0,
+         lambda s: _reaches(s.pack.temp_max_c, s.settings.pack.temp_max_c + 5.0),
          "Heat feeds itself; the limits were already 0 at the limit.", hold_ms=5000, wait_ms=800, budget_ms=6000,
          detail=volts("temp_max_c")),
     Rule(E.CELL_SPREAD, V.WARNING, "spread > chemistry's warning, at rest", cell_spread,
@@ -388,8 +394,8 @@ RULES: tuple[Rule, ...] = (
          "A precharge that keeps failing burns its resistor; find out why.", always=True, masked=Masked.COMMAND,
          detail=lambda s: f"{s.tries} tries"),
     Rule(E.CLOSINGS_SPENT, V.NO_CLOSING, "> 6 closings an hour or > 20 a day before an acknowledgement",
-         lambda s: (s.closings_hour >= s.settings.contactors.closings_per_hour
-                    or s.closings_day >= s.settings.contactors.closings_per_day),
+         only_open(lambda s: (s.closings_hour >= s.settings.contactors.closings_per_hour
+                              or s.closings_day >= s.settings.contactors.closings_per_day)),
          "Contactors wear with every closing; something is switching them for no good.", masked=Masked.COMMAND,
          detail=lambda s: f"{s.closings_hour} this hour, {s.closings_day} this day"),
     # the inverter
@@ -401,7 +407,7 @@ RULES: tuple[Rule, ...] = (
     Rule(E.INVERTER_SILENT, V.GRACEFUL, "silent: Gen24 60 s, BYD CAN 180 s", inverter_unheard("inverter_silent_ms"),
          "An inverter that is gone needs no battery on its terminals.", wait_ms=2000, budget_ms=183_000, quiet_ms=0,
          rests=True, masked=Masked.INVERTER),
-    Rule(E.INVERTER_OVER_LIMIT, V.WARNING, "power > limit + max(1 kW, 10 %) for the time it needs to follow", over_limit,
+    Rule(E.INVERTER_OVER_LIMIT, V.WARNING, "power > limit + max(1 kW, 10 %) for the time to follow", over_limit,
          "The inverter does not follow its limits.", hold_ms=8000, quiet_ms=QUIET_MS, masked=Masked.INVERTER,
          detail=amps),
     Rule(E.INVERTER_IGNORES_LIMIT, V.GRACEFUL, "the same for 30 s", over_limit,

@@ -172,6 +172,11 @@ def test_0x252_gives_powers_with_the_lower_discharge_factor(data: str, charge_w:
     assert page("BMS_powerAvailable", data)["BMS_maxStationaryHeatPower"] == pytest.approx(heat_kw)
 
 
+def test_0x252_with_every_bit_set_is_no_power():
+    pack = look((0x252, "FF FF FF FF FF FF FF FF"))
+    assert (pack.max_charge_w, pack.max_discharge_w) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("data", "low", "shown", "high", "mean", "new_kwh", "temp_pct"),
     [
@@ -409,6 +414,12 @@ def test_0x2b4_of_six_bytes_is_another_layout():
     assert (pack.lv_supply_v, pack.link_voltage_v) == (14.3, 384.4)
 
 
+def test_of_two_lengths_of_0x2b4_the_newest_counts():
+    five, six = (0x2B4, "66 A9 26 7D 00"), (0x2B4, "96 05 04 0F 4B 01")
+    assert heard(six, at_ms=100, state=heard(five)).snapshot(100).link_voltage_v == 384.4
+    assert heard(five, at_ms=100, state=heard(six)).snapshot(100).link_voltage_v == 362.4
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 7, 8])
 def test_0x2b4_of_any_other_length_is_unknown(length: int):
     pack = heard().receive([frame(0x2B4, bytes.fromhex("66 A9 26 7D 00 00 00 00")[:length])], 0).snapshot(0)
@@ -583,6 +594,27 @@ def test_flat_takes_five_seconds_when_the_frame_could_be_a_page():
 
 def test_a_flat_frame_that_counts_down_through_every_low_bit_never_becomes_paged():
     assert layout(*[f"{0xD7 - n % 4:02X} 22 8B 57 CC 12 97 16" for n in range(20)]) == "2020"
+
+
+def test_frames_that_read_both_ways_and_show_pages_0_and_1_stay_undecided():
+    # A nearly empty flat pack whose full energy moves between 60.0 and 60.1 kWh: as pages it would be believable too.
+    empty = 40 << 11 | 40 << 22 | 40 << 33 | 544 << 44 | 40 << 55
+    turn = [(full | empty).to_bytes(8, "little").hex() for full in (600, 601)]
+    assert all(tesla_model3.flat_fits(page("BMS_energyStatus2020", data)) for data in turn)
+    assert all(
+        tesla_model3.paged_fits(index, page("BMS_energyStatus2021", data, index)) for index, data in enumerate(turn)
+    )
+    assert layout(*turn * 10) is None
+
+
+def test_recorded_page_2_alone_is_never_taken_for_a_flat_frame():
+    # tesla-m3-parked-b: as a flat frame 102.6 kWh full, but 126.8 kWh of them left
+    assert layout(*["02 54 05 3D 05 48 F0 2D"] * 20) is None
+
+
+def test_a_page_1_with_a_buffer_no_pack_has_speaks_against_pages():
+    assert tesla_model3.paged_fits(1, page("BMS_energyStatus2021", PAGE_1, 1)) is True
+    assert tesla_model3.paged_fits(1, page("BMS_energyStatus2021", "01 00 C2 0C D6 06 35 07", 1)) is False
 
 
 def test_a_frame_that_says_not_available_decides_nothing():
@@ -904,6 +936,20 @@ def test_a_round_that_began_in_the_middle_is_no_whole_round():
 
 def test_96_pages_worth_of_a_106_cell_pack_are_not_96_cells():
     assert PROTOCOL.kind(gathered(list(round_of(106))[:32])) == PackKind(None, None)
+
+
+def test_a_count_that_contradicts_the_voltages_is_believed_by_nobody():
+    # Pages 32 to 35 of an LFP pack are lost in the first round: 96 cells are counted, which would make it NCA.
+    entries = list(round_of(106))
+    looks = [(0x132, "CF 89 F8 FF 00 00"), (0x332, extremes(3.33, 3.332))] * 2  # 352.79 V, -0.8 A
+    state = heard()
+    for entry in [*looks, *entries[:32], entries[0]]:
+        state = heard(entry, state=state)
+    assert state.cells.counted == 96
+    assert state.snapshot(0).cells_v == ()
+    for entry in [*entries[1:], entries[0]]:
+        state = heard(entry, state=state)
+    assert PROTOCOL.kind(state.snapshot(0)) == PackKind(106, "lfp")
 
 
 def test_a_page_sent_twice_in_a_row_is_no_whole_round():
@@ -1382,7 +1428,9 @@ def test_the_row_names_its_ids_and_cycles():
 def test_a_frame_can_be_explained_alone():
     assert dict(PROTOCOL.explain(frame(0x292, "E0 AD 47 9F 7A 35 93 01")))["BMS_socStatus"]["BMS_socMin"] == 48.0
     assert [name for name, _ in PROTOCOL.explain(frame(0x352, FLAT_3))] == ["BMS_energyStatus2020"]
-    assert len(PROTOCOL.explain(frame(0x352, PAGE_0))) == 2
+    assert [name for name, _ in PROTOCOL.explain(frame(0x352, PAGE_0))] == ["BMS_energyStatus2021"]
+    assert [name for name, _ in PROTOCOL.explain(frame(0x352, "20 82 8E 73 9C 23 00 8E"))] == ["BMS_energyStatus2020"]
+    assert [name for name, _ in PROTOCOL.explain(frame(0x212, "00 01 00 00 00 00 00 00"))] == ["BMS_status"]
     assert PROTOCOL.explain(frame(0x1DB, bytes(8))) == ()
     assert PROTOCOL.explain(CanFrame(0x292, bytes(8), 0, True)) == ()
 

@@ -332,7 +332,7 @@ def test_recorded_frames_decode_as_cantools_does_it(path: Path):
         ours = page.decode(data)
         assert set(expected) <= set(ours)
         for name, value in expected.items():
-            row = next(row for row in page.little if row.name == name)
+            row = next(row for row in page.little.all if row.name == name)
             raw = int.from_bytes(data, "little") >> row.shift & row.mask
             assert ours[name] is None if raw in row.sna else ours[name] == pytest.approx(value, rel=1e-12), name
         compared += 1

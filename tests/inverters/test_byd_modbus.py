@@ -483,14 +483,14 @@ def test_the_recorded_heartbeats_are_taken_in_and_read_back() -> None:
 # --- the row of the registry ---
 
 
-def test_an_unchanged_view_is_not_encoded_again() -> None:
-    state, first = PROTOCOL.start().answer(VIEW, 0)
-    again, second = state.answer(replace(VIEW), 10)
-    assert again is state
-    assert first.registers is second.registers
-    _, third = heard((402, (0x00FF,)), state=state).answer(VIEW, 20)
-    assert third.registers is not None
-    assert third.registers[401][1] == 0x00FF
+def test_blocks_are_encoded_only_when_they_are_read_and_then_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    monkeypatch.setattr(byd_modbus, "live", lambda *args: encoded.append(args) or (0,) * 24)
+    _, answer = byd_modbus.PROTOCOL.start().answer(VIEW, 0)
+    assert encoded == []
+    assert answer.registers is not None
+    assert len(answer.registers[301]) == len(answer.registers[301]) == 24
+    assert len(encoded) == 1
 
 
 def test_the_gen24_is_in_the_registry_with_the_times_of_the_safety_concept() -> None:

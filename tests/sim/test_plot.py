@@ -38,7 +38,7 @@ def run(**changes: object) -> PlotData:
         "inverter_image": {"101": [21321, 1], "401": [1]},
         "notes": ["A note."],
         "badges": ["synthetic recording"],
-        "bands": {"contactor_state": [(0.0, None), (3.0, "CLOSED")]},
+        "bands": {"contactor_state": [(0.0, None), (3.0, "CLOSED")], "hvil_ok": [(0.0, None)]},
     }
     return PlotData(**(fields | changes))  # type: ignore[arg-type]
 
@@ -99,8 +99,9 @@ def test_the_page_is_whole_and_says_what_happened():
     read = Reader(page(run()))
     words = (
         "drive.log|Tesla Model 3, BYD Modbus|synthetic recording|FAULT|30.00 s|recorded-closed|cell-data-stale|limit|"
-        "Cells are old.|1.3 s|A note.|contactor state|21321 1|3 cells at the end, 3.700 to 3.712 V, spread 12 mV|"
-        "1 unknown|Never known: state of charge|Fan"
+        "Cells are old.|1.3 s|A note.|contactors, by the pack|21321 1|3 cells at the end, 3.700 to 3.712 V|"
+        "spread 12 mV|"
+        "1 unknown|Never known: state of charge, interlock loop closed.|Fan"
     )
     for word in words.split("|"):
         assert word in read.said, word
