@@ -51,7 +51,8 @@ log_app = typer.Typer(no_args_is_help=True, help="Look into recordings.")
 app.add_typer(config_app, name="config")
 app.add_typer(log_app, name="log")
 
-out = Console(highlight=False)
+WIDTH = None if sys.stdout.isatty() else 120
+out = Console(highlight=False, width=WIDTH)
 err = Console(stderr=True, highlight=False)
 
 CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
@@ -465,13 +466,15 @@ def log_decode(
             typer.echo(json.dumps(line, ensure_ascii=False) if as_json else decoding.text(line))
     except RecordingError as error:
         fail(str(error))
-    except BrokenPipeError:
-        sys.stderr.close()
 
 
 def main() -> None:
-    """Entry point of the `controller` command."""
-    app()
+    """Entry point of the `controller` command. A reader that went away (`| head`) is no error."""
+    try:
+        app()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,11 @@ def shown(value: object, name: str = "") -> str:
     return f"{value:,} {unit}".rstrip() if isinstance(value, int) else str(value)
 
 
+def painted(text: str, width: int, style: str | None) -> str:
+    """A word in its colour, padded."""
+    return f"[{style}]{text:<{width}}[/]" if style else f"{text:<{width}}"
+
+
 def tell(console: Console, result: Result, headline: Sequence[str]) -> None:
     """The story of a replay: who, states with causes, events, signals, limits, what the inverter would read."""
     for line in headline:
@@ -64,9 +69,8 @@ def tell(console: Console, result: Result, headline: Sequence[str]) -> None:
 def _states(console: Console, result: Result) -> None:
     console.print("[bold]States[/bold]")
     for change in result.states:
-        style = STATE_STYLE.get(change.state, "")
         note = SUPERVISOR.notes[State(change.state)]
-        at = f"  {change.t_ms / 1000:9.2f} s  [{style}]{change.state:<16}[/]  {escape(change.cause):<22} "
+        at = f"  {change.t_ms / 1000:9.2f} s  {painted(change.state, 16, STATE_STYLE.get(change.state))}  {escape(change.cause):<22} "
         console.print(f"{at}[dim]{note}[/dim]", highlight=False)
     if result.missing:
         console.print(f"  [yellow]required and not known at the end:[/yellow] {', '.join(result.missing)}")
@@ -79,9 +83,8 @@ def _events(console: Console, result: Result) -> None:
         console.print("  none")
     explained = set()
     for t_ms, notice in result.events[:EVENTS_SHOWN]:
-        style = SEVERITY_STYLE[notice.severity]
         console.print(
-            f"  {t_ms / 1000:9.2f} s  [{style}]{notice.severity.value:<10}[/] {notice.id.value:<26} "
+            f"  {t_ms / 1000:9.2f} s  {painted(notice.severity.value, 10, SEVERITY_STYLE[notice.severity])} {notice.id.value:<26} "
             f"[dim]{escape(notice.detail)}[/dim]",
             highlight=False,
         )
@@ -125,10 +128,9 @@ def _image(console: Console, result: Result) -> None:
     assert result.core is not None
     named = result.core.setup.inverter.explain(result.registers)
     console.print(f"[bold]What the inverter would read at the end[/bold] ({result.core.setup.inverter.title})")
-    for block in sorted(result.registers):
-        values = named.get(block, {})
-        if values:
-            words = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    for block in (201, 301):
+        if values := named.get(block):
+            words = ", ".join(f"{name} {shown(value, name)}" for name, value in values.items())
             console.print(f"  {block}: {escape(words)}", highlight=False)
     console.print()
 

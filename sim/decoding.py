@@ -42,9 +42,14 @@ def _can(recording: Recording, battery: BatteryProtocol) -> Iterator[Line]:
             "id": f"{frame.id:08X}" if frame.extended else f"{frame.id:03X}",
             "data": frame.data.hex().upper(),
             "name": readings[0][0] if readings else None,
-            "signals": {key: value for _, values in readings for key, value in values.items()},
+            "signals": {key: _tidy(value) for _, values in readings for key, value in values.items()},
             "ok": bool(readings) or not known,
         }
+
+
+def _tidy(value: object) -> object:
+    """A float without the tail of its binary fraction."""
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _rtu(recording: Recording, inverter: InverterProtocol) -> Iterator[Line]:

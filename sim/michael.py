@@ -14,7 +14,7 @@ from controller.ports import CanFrame
 from sim.tesla_pack import TeslaPack
 
 TICK_MS = 10
-DURATION_MS = 118_000
+DURATION_MS = 66_000
 FRAME_US = 250  # about one frame of 8 bytes at 500 kbit/s
 
 Partner = Callable[[Sequence[CanFrame], int], Sequence[CanFrame]]
@@ -29,13 +29,13 @@ class Action(Enum):
     HVIL_OPENS = "hvil-opens"
 
 
-ACTIONS = {6_000: Action.ENABLE, 78_000: Action.STOP, 94_000: Action.ENABLE, 112_000: Action.HVIL_OPENS}
+ACTIONS = {4_000: Action.ENABLE, 44_000: Action.STOP, 46_000: Action.ENABLE, 62_000: Action.HVIL_OPENS}
 
-# (ms, A), straight lines between; positive charges. The pack ignores it while open.
+# (ms, A), straight lines between; positive charges. The pack ignores it while open. Inside 5 kW and 20 A.
 LOAD_A = (
-    (18_000, 0.0), (22_000, 10.0), (32_000, 10.0), (36_000, 20.0), (42_000, 20.0), (46_000, 0.0), (50_000, 0.0),
-    (56_000, -15.0), (62_000, -15.0), (65_000, -25.0), (70_000, -25.0), (74_000, 0.0), (105_000, 0.0),
-    (108_000, -2.5), (DURATION_MS, -2.5),
+    (16_000, 0.0), (18_000, 8.0), (22_000, 8.0), (24_000, 13.0), (28_000, 13.0), (30_000, 0.0), (32_000, 0.0),
+    (34_000, -8.0), (37_000, -8.0), (39_000, -13.0), (42_000, -13.0), (43_000, 0.0), (58_000, 0.0), (60_000, -2.5),
+    (DURATION_MS, -2.5),
 )  # fmt: skip
 
 

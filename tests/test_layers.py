@@ -1,0 +1,154 @@
+"""The import table of the project, executed: data flows one way, imports point inwards."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("statecharts", "controller", "drivers", "sim")
+OUTWARD = {"controller.cli", "controller.__main__", "controller.story", "controller.reference"}
+CORE_MODEL = "controller.model"
+
+# a module, or every module below a package → what of ours it may import (prefixes)
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "statecharts.chart": (),
+    "statecharts.supervisor": ("statecharts.chart",),
+    "statecharts.shadow": ("statecharts.chart", "statecharts.supervisor"),
+    "statecharts.runner": ("statecharts.chart",),
+    "statecharts.render": ("statecharts.chart",),
+    "statecharts.explore": ("statecharts.chart",),
+    "statecharts.interlocks": ("statecharts.chart", "statecharts.explore", "statecharts.supervisor"),
+    "controller.model": ("controller.model",),
+    "controller.codec": ("controller.codec",),
+    "controller.schedule": (),
+    "controller.ports": ("controller.model.events", "statecharts.supervisor"),
+    "controller.batteries": (
+        "controller.batteries", "controller.model", "controller.codec", "controller.ports", "controller.schedule",
+        "statecharts.supervisor",
+    ),
+    "controller.inverters": (
+        "controller.inverters", "controller.model", "controller.codec", "controller.ports", "controller.schedule",
+        "statecharts.supervisor",
+    ),
+    "controller.safety.situation": ("controller.model", "statecharts.supervisor"),
+    "controller.safety.rules": ("controller.model", "controller.safety.situation", "statecharts.supervisor"),
+    "controller.safety.monitor": (
+        "controller.model", "controller.safety.situation", "controller.safety.rules", "statecharts.supervisor",
+    ),
+    "controller.safety.envelope": ("controller.model", "controller.safety.monitor", "statecharts.supervisor"),
+    "controller.safety.gate": ("controller.model", "controller.ports", "statecharts.supervisor"),
+    "controller.precharge": ("controller.model", "controller.safety.situation", "statecharts.supervisor"),
+    "controller.weld": ("controller.model", "controller.safety.situation", "statecharts.supervisor"),
+    "controller.watch": ("controller.model",),
+    "controller.supervisor": (
+        "controller.model", "controller.safety.situation", "controller.safety.monitor", "controller.precharge",
+        "controller.weld", "statecharts",
+    ),
+    "controller.core": (
+        "controller.model", "controller.ports", "controller.batteries.base", "controller.inverters.base",
+        "controller.safety", "controller.supervisor", "controller.watch", "statecharts.supervisor",
+    ),
+    "controller.loop": ("controller.core", "controller.ports", "controller.model.events"),
+    "controller.config_keys": ("controller.model",),
+    "controller.config_check": ("controller.model", "controller.config_keys"),
+    "controller.config": ("controller.model", "controller.config_keys", "controller.config_check"),
+    "drivers": ("controller.ports", "controller.model.events", "controller.model.events", "statecharts.supervisor"),
+    "sim.tesla_pack": ("controller.ports",),
+    "sim.michael": ("controller.ports", "sim.tesla_pack"),
+    "sim.plot": ("controller.model",),
+    "sim": ("controller", "drivers.memory", "sim", "statecharts"),
+}  # fmt: skip
+
+ONLY_IN = {
+    "transitions": {"statecharts.runner"},
+    "cantools": {"controller.codec.dbc"},
+    "can": {"sim.recording", "sim.vcan"},
+    "typer": {"controller.cli"},
+    "tomlkit": {"controller.config", "controller.config_keys", "controller.config_check"},
+    "pydantic": {"controller.config", "controller.config_keys", "controller.config_check"},
+}
+IMPURE = {"time", "random", "datetime", "os", "socket", "threading", "logging", "uuid", "secrets", "asyncio"}
+PURE = ("statecharts.", "controller.model", "controller.codec", "controller.batteries", "controller.inverters",
+        "controller.safety", "controller.core", "controller.supervisor", "controller.precharge", "controller.weld",
+        "controller.watch", "controller.schedule", "controller.ports", "controller.loop")  # fmt: skip
+IMPURE_ALLOWED = {"statecharts.render"}  # runs dot
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+MODULES = modules()
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Every module imported, anywhere in the file; `from a import b` is a.b where that is a module of ours."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.add(full if full in MODULES else str(node.module))
+    return names
+
+
+def rule_for(module: str) -> tuple[str, ...]:
+    """The most specific row of the table."""
+    rows = [name for name in MAY_IMPORT if module == name or module.startswith(f"{name}.")]
+    assert rows, f"{module} has no row in the import table"
+    return MAY_IMPORT[max(rows, key=len)]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in PACKAGES and m not in OUTWARD])
+def test_imports_point_inwards(module: str):
+    if not MODULES[module].body:
+        return
+    allowed = rule_for(module)
+    ours = {name for name in imports(MODULES[module]) if name.split(".")[0] in PACKAGES}
+    wrong = {n for n in ours if not any(n == a or n.startswith(f"{a}.") for a in allowed)}
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in PACKAGES])
+def test_nobody_imports_what_looks_outwards(module: str):
+    looks_outwards = {n for n in imports(MODULES[module]) if n in OUTWARD}
+    assert module in OUTWARD or not looks_outwards
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_each_library_is_imported_in_its_own_file_only(library: str):
+    users = {m for m, tree in MODULES.items() if any(n.split(".")[0] == library for n in imports(tree))}
+    assert users
+    assert users <= ONLY_IN[library]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(PURE) and m not in IMPURE_ALLOWED])
+def test_the_core_knows_no_clock_no_chance_and_no_outside(module: str):
+    assert not {n.split(".")[0] for n in imports(MODULES[module])} & IMPURE
+
+
+def test_package_markers_stay_empty():
+    assert all(not path.read_text() for package in PACKAGES for path in (ROOT / package).rglob("__init__.py"))
+
+
+def test_no_file_is_called_utils():
+    assert not [path for package in PACKAGES for path in (ROOT / package).rglob("*util*")]
+
+
+def test_no_function_is_longer_than_seventy_lines():
+    long = [
+        f"{module}.{node.name}: {node.end_lineno - node.lineno + 1}"
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 70
+    ]
+    assert long == []
