@@ -231,7 +231,8 @@ def _state_box(chart: Chart, state: Enum, drawn: Sequence[Arrow]) -> str:
     """Name, lamps, note, then the rows that leave only from here."""
     lamps = "".join(_lamp(str(output.value), output in chart.closed[state]) for output in chart.outputs)
     only = reached(chart, state)
-    where = "" if len(only) == len(chart.wirings) else f'&#160; <font point-size="10">{escape(", ".join(only))}</font>'
+    names = escape(", ".join(only) or "in no wiring")
+    where = "" if len(only) == len(chart.wirings) else f'&#160; <font point-size="10">{names}</font>'
     note = "<br/>".join(escape(line) for line in textwrap.wrap(chart.notes[state], 64))
     first = "● " if state is chart.initial else ""
     own = [_exit(chart, arrow) for arrow in drawn if arrow.tail is state]
@@ -270,7 +271,7 @@ def _exit(chart: Chart, arrow: Arrow) -> str:
     text = escape(f"{_label(arrow)} → {'↺' if arrow.holds else arrow.head.name}")
     may = wirings(chart)[arrow.numbers[0]]
     if arrow.tail is arrow.row.source and may != reached(chart, arrow.row.source):
-        text += f'&#160;<font point-size="9">({", ".join(may)})</font>'
+        text += f'&#160;<font point-size="9">({", ".join(may) or "never"})</font>'
     if kind(chart, arrow.row) is GO:
         text = f"<b>{text}</b>"
     colour = kind(chart, arrow.row).colour
@@ -278,9 +279,9 @@ def _exit(chart: Chart, arrow: Arrow) -> str:
 
 
 def _column(chart: Chart) -> dict[str, int]:
-    """Phase → where it stands: 0 when nothing is energised in it, 1 when outputs are added, else 2."""
-    counts = {phase: [len(chart.closed[state]) for state in states] for phase, states in chart.phases.items()}
-    return {phase: 0 if not any(n) else 1 if n[-1] > n[0] else 2 for phase, n in counts.items()}
+    """Phase → column: a way round, so the first and the last on the left, the second in the middle, others right."""
+    last = len(chart.phases) - 1
+    return {phase: 0 if number == last else min(number, 2) for number, phase in enumerate(chart.phases)}
 
 
 def _columns(chart: Chart, drawn: Sequence[Arrow]) -> list[str]:
@@ -320,8 +321,10 @@ def svg(chart: Chart) -> str:
     """The DOT text as drawn by the `dot` of this machine, with the hash of that text. Raises MissingTool."""
     if shutil.which("dot") is None:
         raise MissingTool("`dot` of the Debian package graphviz is missing: sudo apt install graphviz")
-    drawn = subprocess.run(["dot", "-Tsvg"], input=dot(chart), capture_output=True, encoding="utf-8", check=True).stdout
-    return drawn.replace("<svg", f"<!-- dot sha256: {dot_sha256(chart)} -->\n<svg", 1)
+    done = subprocess.run(
+        ["dot", "-Tsvg"], input=dot(chart), capture_output=True, encoding="utf-8", check=True, timeout=60
+    )
+    return done.stdout.replace("<svg", f"<!-- dot sha256: {dot_sha256(chart)} -->\n<svg", 1)
 
 
 # ---------------------------------------------------------------- Mermaid and PlantUML
