@@ -16,7 +16,7 @@ ENOUGH = 3
 
 INVERTER_SIDE: Mapping[str, frozenset[int]] = {
     "a BYD battery and its inverter on CAN": frozenset({0x110, 0x150, 0x1D0, 0x190, 0x210, 0x250, 0x290, 0x2D0}),
-    "an inverter that greets a BYD battery on CAN": frozenset({0x151, 0x111, 0x091, 0x0D1}),
+    "an inverter that greets a BYD battery on CAN": frozenset({0x091, 0x0D1, 0x111, 0x151, 0x191}),
 }
 """Ids of inverter-side conversations; protocols/inverters/byd-can.md."""
 

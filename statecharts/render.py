@@ -231,7 +231,7 @@ def _state_box(chart: Chart, state: Enum, drawn: Sequence[Arrow]) -> str:
     """Name, lamps, note, then the rows that leave only from here."""
     lamps = "".join(_lamp(str(output.value), output in chart.closed[state]) for output in chart.outputs)
     only = reached(chart, state)
-    names = escape(", ".join(only) or "in no wiring")
+    names = escape(", ".join(only) or "never reached")
     where = "" if len(only) == len(chart.wirings) else f'&#160; <font point-size="10">{names}</font>'
     note = "<br/>".join(escape(line) for line in textwrap.wrap(chart.notes[state], 64))
     first = "● " if state is chart.initial else ""
@@ -246,9 +246,9 @@ def _state_box(chart: Chart, state: Enum, drawn: Sequence[Arrow]) -> str:
 
 
 def _shared_box(chart: Chart, shared: Sequence[Arrow]) -> str:
-    return _box(
-        STOP.colour, '<td width="300"><i>from every state in here</i></td>', *(_exit(chart, arrow) for arrow in shared)
-    )
+    colour = kind(chart, shared[0].row).colour
+    lines = [_exit(chart, arrow) for arrow in shared]
+    return _box(colour, '<td width="300"><i>from every state in here</i></td>', *lines)
 
 
 def _box(colour: str, *cells: str) -> str:
