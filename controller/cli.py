@@ -219,7 +219,7 @@ def _progress(stack: ExitStack, recording: Recording) -> Watcher:
     )  # fmt: skip
     task = bar.add_task(recording.path.name, total=max(1, recording.size))
 
-    def advance(now_ms: int, core: CoreState, outputs: Outputs, signals: dict[str, object]) -> None:
+    def advance(now_ms: int, core: CoreState, outputs: Outputs) -> None:
         if now_ms % 500 == 0:
             bar.update(task, completed=recording.position(), description=f"{recording.path.name} {now_ms / 1000:.0f} s")
 
@@ -233,8 +233,8 @@ PLOTTED = (
 
 
 def _recording_into(recorder: PlotRecorder) -> Watcher:
-    def add(now_ms: int, core: CoreState, outputs: Outputs, signals: dict[str, object]) -> None:
-        values: dict[str, object] = {name: signals[name] for name in PLOTTED}
+    def add(now_ms: int, core: CoreState, outputs: Outputs) -> None:
+        values: dict[str, object] = {name: getattr(core.pack, name) for name in PLOTTED}
         values["charge_limit_w"], values["discharge_limit_w"] = core.limits.charge_w, core.limits.discharge_w
         recorder.add(now_ms / 1000, values)  # type: ignore[arg-type]
 

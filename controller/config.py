@@ -191,8 +191,23 @@ def _curve(points: Sequence[Sequence[float]]) -> Curve:
 def defaults_for(
     battery: str, chemistry: str, cells: int, wiring: str, inverter: str, catalogue: Catalogue
 ) -> Settings:
-    """What is used without a config: the chemistry's limits and the currents `init` writes. Raises ConfigError."""
-    return parse(template(catalogue, battery, inverter, wiring, chemistry, cells), "the defaults", catalogue).settings
+    """What is used without a config, of names that exist: the chemistry's limits and the currents `init` writes."""
+    known = keys(catalogue, battery, inverter)
+    chosen = _chosen(battery, chemistry, cells, inverter, wiring)
+    return _settings({key.path: key.default for key in known} | chosen, known)
+
+
+def _chosen(battery: str, chemistry: str, cells: int, inverter: str, wiring: str) -> dict[str, Any]:
+    """The keys that say which setup it is. The resistor of `own` is made up; only its owner can know it."""
+    resistor = {"precharge.resistance_ohm": 100.0} if wiring == "own" else {}
+    return {
+        "battery.name": battery,
+        "battery.chemistry": chemistry,
+        "battery.cells": cells,
+        "inverter.name": inverter,
+        "wiring.kind": wiring,
+        **resistor,
+    }
 
 
 class Shown(NamedTuple):
@@ -257,13 +272,7 @@ def template(
     kinds, inverters = catalogue.batteries, catalogue.inverters
     if chemistry is None:
         chemistry = next(iter(kinds[battery].chemistries), "nca") if battery in kinds else "nca"
-    chosen = {
-        "battery.name": battery,
-        "battery.chemistry": chemistry,
-        "battery.cells": cells,
-        "inverter.name": inverter,
-        "wiring.kind": wiring,
-    } | ({"precharge.resistance_ohm": 100.0} if wiring == "own" else {})
+    chosen = _chosen(battery, chemistry, cells, inverter, wiring)
     known = keys(catalogue, battery, inverter)
     text = _HEAD.format(
         schema_file=SCHEMA_FILE,

@@ -6,7 +6,8 @@ frames → snapshot → rules → supervisor → limits → encode → gate
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from controller import supervisor, watch
 from controller.batteries.base import BatteryProtocol, BatteryState
@@ -24,6 +25,8 @@ from controller.supervisor import DAY_MS, HOUR_MS, INVERTER_GO, Supervisor
 from controller.watch import Watch
 from statecharts.supervisor import SUPERVISOR, State
 
+NO_PACK, NO_REQUEST = BatterySnapshot(), InverterRequest()
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -36,8 +39,7 @@ class Setup:
     shadow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CoreState:
+class CoreState(NamedTuple):
     """Everything the next tick needs. pack, request, limits, withheld are the last tick's, for whoever shows them."""
 
     setup: Setup
@@ -50,8 +52,8 @@ class CoreState:
     gate: gate.Gate
     cap: envelope.Cap | None = None
     record: Record | None = None
-    pack: BatterySnapshot = field(default_factory=BatterySnapshot)
-    request: InverterRequest = field(default_factory=InverterRequest)
+    pack: BatterySnapshot = NO_PACK
+    request: InverterRequest = NO_REQUEST
     withheld: tuple[str, ...] = ()
     gate_refused: bool = False
     started_ms: int = 0
@@ -110,7 +112,7 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     closed = frozenset() if setup.shadow else SUPERVISOR.energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
     inverter, answer = inverter.answer(_view(pack, limits, sup, faults, setup.settings), now_ms)
-    record = _record(core.record, sup, faults, now_ms)
+    record = core.record if setup.shadow else _record(core.record, sup, faults, now_ms)
     news = (*answers, *faults.news, *_told(was, sup, situation, row is not None))
     wanted = Outputs(
         closed, battery_frames, () if setup.shadow else answer.frames, answer.registers or {}, news,
@@ -137,7 +139,8 @@ def _situation(
     link_v, link_at_ms = _link(inputs, pack, request, now_ms)
     breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate_refused else frozenset())
     return Situation(
-        now_ms=now_ms, pack=pack, request=request, settings=setup.settings, state=sup.state,
+        now_ms=now_ms, pack=pack, ages_ms={feed: f.age_ms(now_ms) for feed, f in pack.feeds.items()}, request=request,
+        settings=setup.settings, state=sup.state,
         state_since_ms=sup.since_ms, closed=core.gate.closed, feedback=inputs.feedback, estop_ok=inputs.estop_ok,
         interlock_ok=inputs.interlock_ok, link_voltage_v=link_v, link_at_ms=link_at_ms, breakdowns=breakdowns,
         offset_a=seen.offset_a, charge_limit_w=core.limits.charge_w, discharge_limit_w=core.limits.discharge_w,

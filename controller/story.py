@@ -70,8 +70,9 @@ def _states(console: Console, result: Result) -> None:
     console.print("[bold]States[/bold]")
     for change in result.states:
         note = SUPERVISOR.notes[State(change.state)]
-        at = f"  {change.t_ms / 1000:9.2f} s  {painted(change.state, 16, STATE_STYLE.get(change.state))}  {escape(change.cause):<22} "
-        console.print(f"{at}[dim]{note}[/dim]", highlight=False)
+        state = painted(change.state, 16, STATE_STYLE.get(change.state))
+        at = f"{change.t_ms / 1000:9.2f} s"
+        console.print(f"  {at}  {state}  {escape(change.cause):<22} [dim]{note}[/dim]", highlight=False)
     if result.missing:
         console.print(f"  [yellow]required and not known at the end:[/yellow] {', '.join(result.missing)}")
     console.print()
@@ -83,11 +84,9 @@ def _events(console: Console, result: Result) -> None:
         console.print("  none")
     explained = set()
     for t_ms, notice in result.events[:EVENTS_SHOWN]:
-        console.print(
-            f"  {t_ms / 1000:9.2f} s  {painted(notice.severity.value, 10, SEVERITY_STYLE[notice.severity])} {notice.id.value:<26} "
-            f"[dim]{escape(notice.detail)}[/dim]",
-            highlight=False,
-        )
+        severity = painted(notice.severity.value, 10, SEVERITY_STYLE[notice.severity])
+        words = f"{severity} {notice.id.value:<26} [dim]{escape(notice.detail)}[/dim]"
+        console.print(f"  {t_ms / 1000:9.2f} s  {words}", highlight=False)
         if notice.severity is not Severity.INFO and notice.id not in explained:
             explained.add(notice.id)
             text = TEXTS[notice.id]

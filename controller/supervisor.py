@@ -358,7 +358,7 @@ def _of_last_day(stamps: tuple[int, ...], now_ms: int) -> tuple[int, ...]:
 
 def closings_within(sup: Supervisor, window_ms: int, now_ms: int) -> int:
     """How many closings began in the last `window_ms`."""
-    return sum(1 for at in sup.closings_ms if now_ms - at < window_ms)
+    return sum(1 for at in sup.closings_ms if now_ms - at < window_ms) if sup.closings_ms else 0
 
 
 def _cause(row: Row, sup: Supervisor, s: Situation, faults: Faults) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from controller.model.battery import BatterySnapshot, PackContactor
 from controller.model.settings import Settings
@@ -12,8 +12,7 @@ SOC_SLACK_PCT = 0.5
 MS_PER_H = 3_600_000.0
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """offset_a: the mean current of 1 s with everything open, None until measured. charge_ah: charge since soc_pct.
 
     jumped: the SoC moved in this tick by more than the charge explains. corrupt: refused frames in this tick.
@@ -36,7 +35,7 @@ def step(watch: Watch, pack: BatterySnapshot, settings: Settings, live: bool, no
     watch = _soc(watch, pack, settings, now_ms)
     corrupt = pack.corrupt_frames - watch.corrupt_frames
     if corrupt or watch.corrupt:
-        watch = replace(watch, corrupt=corrupt, corrupt_frames=pack.corrupt_frames)
+        watch = watch._replace(corrupt=corrupt, corrupt_frames=pack.corrupt_frames)
     known = watch.offset_a is not None and abs(watch.offset_a) <= settings.contactors.offset_max_a
     return watch if known else _offset(watch, pack, settings, live, now_ms)
 
@@ -44,12 +43,12 @@ def step(watch: Watch, pack: BatterySnapshot, settings: Settings, live: bool, no
 def _offset(watch: Watch, pack: BatterySnapshot, settings: Settings, live: bool, now_ms: int) -> Watch:
     closed = settings.wiring.startswith("pack") and pack.contactor_state is not PackContactor.OPEN
     if live or closed or pack.current_a is None:
-        return watch if watch.since_ms is None else replace(watch, since_ms=None, sum_a=0.0, samples=0)
+        return watch if watch.since_ms is None else watch._replace(since_ms=None, sum_a=0.0, samples=0)
     since_ms = now_ms if watch.since_ms is None else watch.since_ms
     sum_a, samples = watch.sum_a + pack.current_a, watch.samples + 1
     if now_ms - since_ms >= OFFSET_MS:
-        return replace(watch, offset_a=sum_a / samples, since_ms=None, sum_a=0.0, samples=0)
-    return replace(watch, since_ms=since_ms, sum_a=sum_a, samples=samples)
+        return watch._replace(offset_a=sum_a / samples, since_ms=None, sum_a=0.0, samples=0)
+    return watch._replace(since_ms=since_ms, sum_a=sum_a, samples=samples)
 
 
 def _soc(watch: Watch, pack: BatterySnapshot, settings: Settings, now_ms: int) -> Watch:
@@ -57,14 +56,11 @@ def _soc(watch: Watch, pack: BatterySnapshot, settings: Settings, now_ms: int) -
     elapsed_ms, current_a = now_ms - watch.at_ms, pack.current_a
     charge_ah = watch.charge_ah + (0.0 if current_a is None else abs(current_a) * elapsed_ms / MS_PER_H)
     if pack.soc_pct is None or pack.soc_pct == watch.soc_pct:
-        return Watch(
-            watch.offset_a, watch.sum_a, watch.samples, watch.since_ms, watch.soc_pct, charge_ah, now_ms, False,
-            watch.corrupt_frames, watch.corrupt,
-        )  # fmt: skip
+        return watch._replace(charge_ah=charge_ah, at_ms=now_ms, jumped=False)
     jumped = False
     if watch.soc_pct is not None:
         voltage_v = pack.pack_voltage_v if pack.pack_voltage_v else settings.pack.design_max_v
         full_ah = pack.energy_full_wh / voltage_v if pack.energy_full_wh else None
         explained_pct = 0.0 if full_ah is None else 100.0 * charge_ah / full_ah
         jumped = abs(pack.soc_pct - watch.soc_pct) > explained_pct + SOC_SLACK_PCT
-    return replace(watch, soc_pct=pack.soc_pct, charge_ah=0.0, at_ms=now_ms, jumped=jumped)
+    return watch._replace(soc_pct=pack.soc_pct, charge_ah=0.0, at_ms=now_ms, jumped=jumped)

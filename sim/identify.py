@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from controller.batteries.base import BatteryProtocol, PackKind
-from controller.model.battery import BatterySnapshot
-from sim.recording import Recording, RecordingError, open_recording
+from sim.recording import EXTENDED, Recording, RecordingError, open_recording
 
 LOOK_US = 15_000_000
 LOOK_FRAMES = 50_000
+LOOK_TICKS = 50
 ENOUGH = 3
 
 INVERTER_SIDE: Mapping[str, frozenset[int]] = {
@@ -36,52 +36,46 @@ def identify(recording: Recording, batteries: Mapping[str, BatteryProtocol], onl
     if recording.format == "rtu":
         return Identity(None, PackKind(None, None), "an inverter (Modbus RTU on RS485)", ())
     ids = _ids(recording)
-    battery = batteries[only] if only else _best(ids, batteries)
+    battery = batteries[only] if only else _best(frozenset(ids), batteries)
     if battery is None:
-        return Identity(None, PackKind(None, None), _partner(ids), tuple(ids))
-    return Identity(battery, _kind(recording, battery), None, tuple(ids))
+        return Identity(None, PackKind(None, None), _partner(frozenset(ids)), ids)
+    return Identity(battery, _kind(recording, battery), None, ids)
 
 
-def _ids(recording: Recording) -> dict[int, int]:
-    """The ids of the first seconds, in order of their first sight, with their counts."""
-    ids: dict[int, int] = {}
-    try:
-        for n, (stamp_us, frame) in enumerate(open_recording(recording.path)):
-            if stamp_us > LOOK_US or n > LOOK_FRAMES:
-                break
-            if not frame.extended:
-                ids[frame.id] = ids.get(frame.id, 0) + 1
-    except RecordingError:
-        if not ids:
-            raise
-    return ids
+def _ids(recording: Recording) -> tuple[int, ...]:
+    """The 11-bit ids of the first seconds, in order of their first sight."""
+    return tuple(ident for ident in recording.first_ids(LOOK_US, LOOK_FRAMES) if ident < EXTENDED)
 
 
-def _best(ids: Mapping[int, int], batteries: Mapping[str, BatteryProtocol]) -> BatteryProtocol | None:
+def _best(ids: frozenset[int], batteries: Mapping[str, BatteryProtocol]) -> BatteryProtocol | None:
     """The battery most of whose telling ids are seen; at least ENOUGH of them."""
-    seen = {name: len(battery.telling & ids.keys()) for name, battery in batteries.items()}
+    seen = {name: len(battery.telling & ids) for name, battery in batteries.items()}
     name = max(seen, key=lambda n: (seen[n], n))
     return batteries[name] if seen[name] >= ENOUGH else None
 
 
-def _partner(ids: Mapping[int, int]) -> str | None:
+def _partner(ids: frozenset[int]) -> str | None:
     for partner, known in INVERTER_SIDE.items():
-        if ids and (len(known & ids.keys()) >= 3 or set(ids) <= known):
+        if ids and (len(known & ids) >= 3 or ids <= known):
             return partner
     return None
 
 
 def _kind(recording: Recording, battery: BatteryProtocol) -> PackKind:
     """What the pack says of itself in the first seconds."""
-    state, pack, kind = battery.start(), BatterySnapshot(), PackKind(None, None)
+    state, kind, looked = battery.start(), PackKind(None, None), 0
     batches = open_recording(recording.path, ids=battery.rx.keys()).batches()
     try:
         for tick, frames in takewhile(lambda batch: batch[0] * 10_000 <= LOOK_US, batches):
             state = state.receive(frames, tick * 10)
-            pack = state.snapshot(tick * 10)
-            kind = battery.kind(pack)
+            if tick - looked < LOOK_TICKS:
+                continue
+            looked = tick
+            kind = battery.kind(state.snapshot(tick * 10))
             if kind.cells is not None and kind.chemistry is not None:
                 break
+        else:
+            kind = battery.kind(state.snapshot(tick * 10))
     except RecordingError:
         pass
     return kind

@@ -566,6 +566,13 @@ class Recording(_Tally):
         if batch:
             yield tick, batch
 
+    def first_ids(self, until_us: int, most: int) -> dict[int, int]:
+        """Frames of each id seen up to about `until_us` or `most` frames, in order of first sight."""
+        for stamps, _, _ in self._placed():
+            if stamps[-1] > until_us or self.frames > most:
+                break
+        return dict(self.ids_seen)
+
     def chunks(self) -> Iterator[tuple[int, bytes]]:
         """(stamp in µs since the first chunk, bytes) of a recording of a serial line, format "rtu"."""
         if self.format != "rtu":

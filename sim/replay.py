@@ -31,9 +31,14 @@ class Summary:
     samples: int = 0
 
     def add(self, value: object) -> None:
+        """One tick's value; None is unknown."""
         if value is None:
             return
-        if not self.samples:
+        self.samples += 1
+        if value == self.last:
+            return
+        self.last = value
+        if self.first is None:
             self.first = value
             if not isinstance(value, (str, bool)):
                 self.least = self.most = value
@@ -42,8 +47,6 @@ class Summary:
                 self.least = value
             elif value > self.most:  # type: ignore[operator]
                 self.most = value
-        self.last = value
-        self.samples += 1
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -77,7 +80,7 @@ class Result:
         return self.states[-1].state
 
 
-Watcher = Callable[[int, core.CoreState, Outputs, dict[str, object]], None]
+Watcher = Callable[[int, core.CoreState, Outputs], None]
 
 
 class Replay:
@@ -106,18 +109,18 @@ class Replay:
         """Every tick from 0 to the last frame's. Raises RecordingError when the recording turns out to be none."""
         result = Result()
         result.states.append(StateChange(0, self.loop.state.supervisor.state.value, "boot"))
-        summaries = list(result.signals.items())
+        summaries = [summary.add for summary in result.signals.values()]
         for now_ms in self._ticks():
             _, outputs = self.loop.tick()
             state = self.loop.state
             signals = self.trace.add(now_ms, state, outputs)
-            for name, summary in summaries:
-                summary.add(signals[name])
+            for add, value in zip(summaries, signals, strict=True):
+                add(value)
             supervisor = state.supervisor
             if supervisor.state.value != result.states[-1].state:
                 result.states.append(StateChange(now_ms, supervisor.state.value, supervisor.cause))
             for watch in watchers:
-                watch(now_ms, state, outputs, signals)
+                watch(now_ms, state, outputs)
             result.ticks += 1
         return self._finished(result)
 

@@ -8,14 +8,13 @@ from operator import attrgetter
 from typing import TextIO
 
 from controller.core import CoreState
-from controller.model.battery import RESOLUTION, SIGNALS
+from controller.model.battery import SIGNALS, BatterySnapshot
 from controller.ports import CanFrame, Outputs
 from statecharts.supervisor import Contactor
 
 LINE_EVERY_MS = 1000
-_NAMES = tuple(name for name in SIGNALS if name in RESOLUTION)
-_DECIMALS = tuple(RESOLUTION[name] or None for name in _NAMES)
-_NUMBERS = attrgetter(*_NAMES)
+_KEYS = tuple(f'"{name}":' for name in SIGNALS)
+_VALUES = attrgetter(*SIGNALS)
 _ORDER = {member: n for n, member in enumerate(Contactor)}
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
@@ -32,36 +31,47 @@ class Trace:
         self._hash = hashlib.sha256()
         self._last: tuple[object, ...] | None = None
         self._last_ms = 0
-        self._pack: object = None
-        self._signals: dict[str, object] = {}
+        self._signals: tuple[object, ...] = ()
+        self._words: list[str] = []
 
-    def add(self, now_ms: int, core: CoreState, outputs: Outputs) -> dict[str, object]:
-        """Take in one tick. Returns the signals by name."""
-        if core.pack is not self._pack:
-            self._pack, self._signals = core.pack, _signals(core)
+    def add(self, now_ms: int, core: CoreState, outputs: Outputs) -> tuple[object, ...]:
+        """Take in one tick. Returns the value of every signal, in the order of SIGNALS."""
+        signals = values_of(core.pack)
         limits, frames = core.limits, outputs.battery_frames + outputs.inverter_frames
-        state = core.supervisor.state.value
         published = (int(limits.charge_w), int(limits.discharge_w), limits.charge_by, limits.discharge_by)
-        what = (state, outputs.closed, self._signals, published, frames, outputs.events)
+        what = (core.supervisor.state, outputs.closed, signals, published, frames, outputs.events)
         if what == self._last and now_ms - self._last_ms < LINE_EVERY_MS:
-            return self._signals
+            return signals
         self._last, self._last_ms = what, now_ms
-        line = _dump(
+        rest = _dump(
             {
-                "t_ms": now_ms,
-                "state": state,
-                "closed": [c.value for c in sorted(outputs.closed, key=_ORDER.__getitem__)],
-                "signals": self._signals,
                 "limits": dict(zip(("charge_w", "discharge_w", "charge_by", "discharge_by"), published, strict=True)),
                 "tx": [_frame(frame) for frame in frames],
                 "events": [[e.id.value, e.severity.value, e.detail] for e in outputs.events],
             }
         )
+        closed = _dump([c.value for c in sorted(outputs.closed, key=_ORDER.__getitem__)])
+        line = (
+            f'{{"t_ms":{now_ms},"state":"{core.supervisor.state.value}","closed":{closed},'
+            f'"signals":{{{self._worded(signals)}}},{rest[1:]}\n'
+        )
         self.lines += 1
-        self._hash.update(line.encode() + b"\n")
+        self._hash.update(line.encode())
         if self.out is not None:
-            self.out.write(line + "\n")
-        return self._signals
+            self.out.write(line)
+        return signals
+
+    def _worded(self, signals: tuple[object, ...]) -> str:
+        """The signals as the inside of a JSON object; only what changed since the last line is written anew."""
+        words, before = self._words, self._signals
+        if not words:
+            self._words = words = [_word(n, value) for n, value in enumerate(signals)]
+        elif signals is not before:
+            for n, value in enumerate(signals):
+                if value != before[n]:
+                    words[n] = _word(n, value)
+        self._signals = signals
+        return ",".join(words)
 
     @property
     def sha256(self) -> str:
@@ -69,16 +79,13 @@ class Trace:
         return self._hash.hexdigest()
 
 
-def _signals(core: CoreState) -> dict[str, object]:
-    """Every scalar signal, rounded to its resolution."""
-    pack = core.pack
-    values: dict[str, object] = {
-        name: None if value is None else round(value, decimals)
-        for name, decimals, value in zip(_NAMES, _DECIMALS, _NUMBERS(pack), strict=True)
-    }
-    values["contactor_state"] = None if pack.contactor_state is None else pack.contactor_state.value
-    values["hvil_ok"] = pack.hvil_ok
-    return values
+def values_of(pack: BatterySnapshot) -> tuple[object, ...]:
+    """Every scalar signal in the order of SIGNALS; protocols round them to their resolution."""
+    return _VALUES(pack)  # type: ignore[no-any-return]
+
+
+def _word(n: int, value: object) -> str:
+    return f"{_KEYS[n]}{value!r}" if type(value) is float else f"{_KEYS[n]}{_dump(value)}"
 
 
 def _frame(frame: CanFrame) -> str:

@@ -202,7 +202,7 @@ def dot(chart: Chart) -> str:
 
 
 _GRAPH = (
-    'rankdir=LR newrank=true nodesep=0.13 ranksep=1.65 pad=0.2 size="15.7,10.9" '
+    'rankdir=LR newrank=true nodesep=0.13 ranksep=2.0 pad=0.2 size="15.7,10.9" '
     'fontname="Arial" fontsize=11 labelloc=t labeljust=l'
 )
 _CLUSTER = 'style="rounded,filled" color="#b8b8b8" fillcolor="#f3f4f6" labeljust=l fontsize=16 margin=12'

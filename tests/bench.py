@@ -60,7 +60,7 @@ class _SaidPack:
         stale = {
             name: None for feed, names in FEED_NAMES.items() if not feeds[feed].fresh(now_ms) for name in names
         }  # fmt: skip
-        return replace(pack, feeds=feeds, link_at_ms=now_ms, **stale)
+        return pack._replace(feeds=feeds, link_at_ms=now_ms, **stale)
 
     def transmit(self, closed: frozenset[Contactor], now_ms: int) -> tuple[_SaidPack, tuple[CanFrame, ...]]:
         asked = Contactor.PACK in closed
@@ -157,7 +157,7 @@ class Bench:
 
     def says(self, **values: object) -> Bench:
         """The pack says this from now on."""
-        self.slate["pack"] = replace(self.slate["pack"], **values)  # type: ignore[type-var]
+        self.slate["pack"] = self.slate["pack"]._replace(**values)  # type: ignore[attr-defined]
         return self
 
     def reports(self, **values: object) -> Bench:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from controller.batteries.base import BatteryProtocol, PackKind
 from controller.codec import dbc
@@ -607,97 +607,153 @@ FEEDS: tuple[tuple[Feed, Page, Callable[[Values], bool]], ...] = (
     (Feed.HVIL, CONTACTORS, lambda values: hvil_ok(values) is not None),
 )
 """What refreshes each group of signals: a valid value on its page."""
+FED_BY = {page: tuple((n, f[2]) for n, f in enumerate(FEEDS) if f[1] is page) for page in {f[1] for f in FEEDS}}
 freshness = lru_cache(maxsize=256)(Freshness)
 """Most stay the same from tick to tick."""
 
 
+class Kept:
+    """The slow part of a snapshot, as it was worked out last: for which content, when, and until when it holds."""
+
+    __slots__ = ("at_ms", "content", "slow", "until_ms")
+
+    def __init__(self) -> None:
+        self.content: object = None
+        self.at_ms = self.until_ms = 0
+        self.slow: dict[str, Any] = {}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TeslaState:
-    """Everything heard from and sent to one pack."""
+    """Everything heard from and sent to one pack.
+
+    content: stands for all that was said on other pages than HV_BUS; a new object whenever any of it changed.
+    """
 
     sender: Sender
     box: Mailbox = field(default_factory=lambda: Mailbox(TABLES))
     valid_at_ms: tuple[int | None, ...] = (None,) * len(FEEDS)
     energy: EnergyLayout = EnergyLayout()
     cells: CellBook = CellBook()
+    content: object = field(default_factory=object)
+    kept: Kept = field(default_factory=Kept)
 
     def receive(self, frames: Sequence[CanFrame], now_ms: int) -> TeslaState:
         box = self.box.receive(frames, now_ms)
         if box is self.box:
             return self
-        news = box.news
-        if not news:
-            return TeslaState(self.sender, box, self.valid_at_ms, self.energy, self.cells)
-        valid_at_ms = tuple(
-            box.latest[page].at_ms if page in news and valid(box.latest[page].values) else before
-            for (_, page, valid), before in zip(FEEDS, self.valid_at_ms, strict=True)
-        )
-        energy, cells = self.energy, self.cells
-        if ENERGY_2020 in news:
-            energy = energy.see(box.latest[ENERGY_2020].data, box.latest[ENERGY_2020].at_ms)
-        if CELLS in news:
-            bus, extremes = box.read(HV_BUS, now_ms), cell_extremes_v(box.latest[CELLS].values)
-            cells = cells.look(cells_by_voltage(pack_voltage_v(bus), *extremes), current_a(bus))
-        for page in news:
-            if page in BRICK_INDEX:
-                cells = cells.page(BRICK_INDEX[page], box.latest[page].values, box.latest[page].at_ms)
-        return TeslaState(self.sender, box, valid_at_ms, energy, cells)
+        news, energy, cells = box.news, self.energy, self.cells
+        valid_at_ms = list(self.valid_at_ms)
+        for page in dict.fromkeys(news):
+            latest = box.latest[page]
+            for n, valid in FED_BY.get(page, ()):
+                if valid(latest.values):
+                    valid_at_ms[n] = latest.at_ms
+            if page is ENERGY_2020:
+                energy = energy.see(latest.data, latest.at_ms)
+            elif page is CELLS:
+                bus, extremes = box.read(HV_BUS, now_ms), cell_extremes_v(latest.values)
+                cells = cells.look(cells_by_voltage(pack_voltage_v(bus), *extremes), current_a(bus))
+            elif page in BRICK_INDEX:
+                cells = cells.page(BRICK_INDEX[page], latest.values, latest.at_ms)
+        more = self._says_more(box) or energy is not self.energy or cells is not self.cells
+        content = object() if more else self.content
+        return TeslaState(self.sender, box, tuple(valid_at_ms), energy, cells, content, self.kept)
+
+    def _says_more(self, box: Mailbox) -> bool:
+        """Whether the news say anything on a page but HV_BUS that was not said before, or was too old to count."""
+        for page in box.news:
+            if page is HV_BUS:
+                continue
+            before, latest = self.box.latest.get(page), box.latest[page]
+            if before is None or latest.at_ms - before.at_ms > page.max_age_ms:
+                return True
+            if page is RAILS_5 or page is RAILS_6:  # of its rails one is used; of both layouts the one that came last
+                both = RAILS_5 in box.latest and RAILS_6 in box.latest
+                if both or before.values["PCS_dcdcLvBusVolt"] != latest.values["PCS_dcdcLvBusVolt"]:
+                    return True
+            elif before.data != latest.data:
+                return True
+        return False
 
     def snapshot(self, now_ms: int) -> BatterySnapshot:
-        read = self.box.read
-        bus, soc, power, limits = read(HV_BUS, now_ms), read(SOC, now_ms), read(AVAILABLE, now_ms), read(LIMITS, now_ms)
-        status, contactors, counters = read(STATUS, now_ms), read(CONTACTORS, now_ms), read(COUNTERS, now_ms)
-        cell_min_v, cell_max_v = cell_extremes_v(read(CELLS, now_ms))
-        temp_min_c, temp_max_c = temperatures_c(read(TEMPERATURES, now_ms))
+        kept = self.kept
+        if kept.content is not self.content or not kept.at_ms <= now_ms <= kept.until_ms:
+            kept.slow, kept.content = self._slow(now_ms), self.content
+            kept.at_ms, kept.until_ms = now_ms, self._until_ms(now_ms)
+        bus = self.box.read(HV_BUS, now_ms)
         pack_v = pack_voltage_v(bus)
-        contactor = contactor_state(status, contactors)
-        full_kwh, remaining_kwh = self._energy_kwh(now_ms)
-        rails = self._rails(now_ms)
-        link_v, link_at_ms = self._link(pack_v, contactor is PackContactor.CLOSED, rails, now_ms)
-        supply_v, lowest_v = self._supply_v(rails, now_ms)
-        design_min_v, design_max_v = design_window_v(limits)
+        is_closed = kept.slow["contactor_state"] is PackContactor.CLOSED
+        link_v, link_at_ms = self._link(pack_v, is_closed, self._rails(now_ms), now_ms)
         return BatterySnapshot(
             pack_voltage_v=pack_v,
             current_a=current_a(bus),
-            soc_pct=soc_pct(soc),
-            soh_pct=self._soh_pct(full_kwh, soc, now_ms),
-            cell_min_v=cell_min_v,
-            cell_max_v=cell_max_v,
-            temp_min_c=temp_min_c,
-            temp_max_c=temp_max_c,
-            max_charge_w=watts(power["BMS_maxRegenPower"]),
-            max_discharge_w=watts(power["BMS_maxDischargePower"]),
-            max_charge_a=between(limits["BMS_maxChargeCurrent"], -1.0, 2000.0, 1),
-            max_discharge_a=between(limits["BMS_maxDischargeCurrent"], -1.0, 2100.0, 1),
-            design_min_v=design_min_v,
-            design_max_v=design_max_v,
-            energy_full_wh=None if full_kwh is None else round(1000 * full_kwh),
-            energy_remaining_wh=None if remaining_kwh is None else round(1000 * remaining_kwh),
-            charged_wh=_wh(counters["BMS_kwhChargeTotal"]),
-            discharged_wh=_wh(counters["BMS_kwhDischargeTotal"]),
-            isolation_kohm=self._isolation_kohm(now_ms),
-            contactor_state=contactor,
-            hvil_ok=hvil_ok(contactors),
             link_voltage_v=link_v,
             link_at_ms=link_at_ms,
-            lv_supply_v=supply_v,
-            cells_v=self.cells.cells_v(now_ms) if cell_min_v is not None else (),
-            report=self._report(status, contactors, lowest_v, now_ms),
             feeds={
                 feed: freshness(at_ms, page.round_ms)
                 for (feed, page, _), at_ms in zip(FEEDS, self.valid_at_ms, strict=True)
             },
-            serial=self._serial(),
             decoded_frames=self.box.accepted,
             corrupt_frames=self.box.rejected,
+            **kept.slow,
         )
+
+    def _until_ms(self, now_ms: int) -> int:
+        """The last moment at which every page that counts now still does."""
+        return min(
+            (
+                latest.at_ms + page.max_age_ms
+                for page, latest in self.box.latest.items()
+                if page is not HV_BUS and now_ms - latest.at_ms <= page.max_age_ms
+            ),
+            default=now_ms,
+        )
+
+    def _slow(self, now_ms: int) -> dict[str, Any]:
+        """All of a snapshot that HV_BUS has no part in, but for stamps and counters."""
+        read = self.box.read
+        soc, power, limits = read(SOC, now_ms), read(AVAILABLE, now_ms), read(LIMITS, now_ms)
+        status, contactors, counters = read(STATUS, now_ms), read(CONTACTORS, now_ms), read(COUNTERS, now_ms)
+        cell_min_v, cell_max_v = cell_extremes_v(read(CELLS, now_ms))
+        temp_min_c, temp_max_c = temperatures_c(read(TEMPERATURES, now_ms))
+        full_kwh, remaining_kwh = self._energy_kwh(now_ms)
+        supply_v, lowest_v = self._supply_v(self._rails(now_ms), now_ms)
+        design_min_v, design_max_v = design_window_v(limits)
+        return {
+            "soc_pct": soc_pct(soc),
+            "soh_pct": self._soh_pct(full_kwh, soc, now_ms),
+            "cell_min_v": cell_min_v,
+            "cell_max_v": cell_max_v,
+            "temp_min_c": temp_min_c,
+            "temp_max_c": temp_max_c,
+            "max_charge_w": watts(power["BMS_maxRegenPower"]),
+            "max_discharge_w": watts(power["BMS_maxDischargePower"]),
+            "max_charge_a": between(limits["BMS_maxChargeCurrent"], -1.0, 2000.0, 1),
+            "max_discharge_a": between(limits["BMS_maxDischargeCurrent"], -1.0, 2100.0, 1),
+            "design_min_v": design_min_v,
+            "design_max_v": design_max_v,
+            "energy_full_wh": None if full_kwh is None else round(1000 * full_kwh),
+            "energy_remaining_wh": None if remaining_kwh is None else round(1000 * remaining_kwh),
+            "charged_wh": _wh(counters["BMS_kwhChargeTotal"]),
+            "discharged_wh": _wh(counters["BMS_kwhDischargeTotal"]),
+            "isolation_kohm": self._isolation_kohm(now_ms),
+            "contactor_state": contactor_state(status, contactors),
+            "hvil_ok": hvil_ok(contactors),
+            "lv_supply_v": supply_v,
+            "cells_v": self.cells.cells_v(now_ms) if cell_min_v is not None else (),
+            "report": self._report(status, contactors, lowest_v, now_ms),
+            "serial": self._serial(),
+        }
 
     def transmit(self, closed: frozenset[Contactor], now_ms: int) -> tuple[TeslaState, tuple[CanFrame, ...]]:
         is_closed = self.box.read(STATUS, now_ms)["BMS_contactorState"] == BMS_CLOSED
         sender, frames = self.sender.tick(Contactor.PACK in closed, is_closed, now_ms)
         if sender is self.sender:
             return self, ()
-        return TeslaState(sender, self.box, self.valid_at_ms, self.energy, self.cells), frames
+        return TeslaState(
+            sender, self.box, self.valid_at_ms, self.energy, self.cells, self.content, self.kept
+        ), frames
 
     def _energy_kwh(self, now_ms: int) -> tuple[Value, Value]:
         """Full and remaining, once the layout is known. Rounded away by the caller."""

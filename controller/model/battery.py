@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from controller.model.reading import Freshness
 
@@ -55,11 +56,11 @@ class PackReport:
     alerts: tuple[int, ...] = ()
 
 
+NO_REPORT = PackReport()
 NO_FEEDS: Mapping[Feed, Freshness] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class BatterySnapshot:
+class BatterySnapshot(NamedTuple):
     """One look at the pack. current_a > 0 is charging. Powers are what the pack's BMS allows now, W, never negative.
 
     design_min_v and design_max_v: the window the pack's BMS states. cells_v: last known voltage of each cell, index 0
@@ -91,8 +92,8 @@ class BatterySnapshot:
     link_at_ms: int | None = None
     lv_supply_v: float | None = None
     cells_v: tuple[float | None, ...] = ()
-    report: PackReport = field(default_factory=PackReport)
-    feeds: Mapping[Feed, Freshness] = field(default_factory=lambda: NO_FEEDS)
+    report: PackReport = NO_REPORT
+    feeds: Mapping[Feed, Freshness] = NO_FEEDS
     serial: str | None = None
     decoded_frames: int = 0
     corrupt_frames: int = 0
@@ -109,14 +110,7 @@ RESOLUTION: Mapping[str, int] = MappingProxyType(
 """Decimals of each number of the snapshot: what a protocol rounds to, and what is printed."""
 
 SIGNALS: tuple[str, ...] = tuple(
-    f.name for f in fields(BatterySnapshot) if f.name in RESOLUTION or f.name in ("contactor_state", "hvil_ok")
+    name for name in BatterySnapshot._fields if name in RESOLUTION or name in ("contactor_state", "hvil_ok")
 )
 """The scalar signals of a snapshot, in their order of declaration."""
 
-
-def signals(pack: BatterySnapshot) -> dict[str, float | str | bool | None]:
-    """Every scalar signal by name, as JSON values."""
-    state = pack.contactor_state
-    values = {name: getattr(pack, name) for name in SIGNALS}
-    values["contactor_state"] = None if state is None else state.value
-    return values

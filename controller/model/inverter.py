@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class InverterStatus(Enum):
@@ -31,8 +32,7 @@ class InverterRequest:
     battery_voltage_v: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InverterView:
+class InverterView(NamedTuple):
     """What the inverter is told. None is unknown; each protocol says what it sends then. Power > 0 is charging.
 
     outer_voltage_v: the voltage on the inverter's side of the contactors, 0 while they are open.

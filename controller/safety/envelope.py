@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 from controller.model.battery import BatterySnapshot
@@ -11,6 +12,7 @@ from controller.model.events import Event
 from controller.model.settings import Curve, Settings
 from controller.safety.monitor import Faults
 
+_BY_LIMIT = itemgetter(1)
 RISE_PER_S = 0.10
 HYSTERESIS = 0.02
 
@@ -23,22 +25,34 @@ class Cap(NamedTuple):
     until_ms: int
 
 
+class Source(NamedTuple):
+    """What derates one direction, and to which fraction of the configured current."""
+
+    name: str
+    fraction: float
+
+
+class Deratings(NamedTuple):
+    """Both directions, and the cell voltages and temperatures they were judged by."""
+
+    charge: Source = Source("starting", 0.0)
+    discharge: Source = Source("starting", 0.0)
+    judged: tuple[float | None, ...] = ()
+
+
+UNJUDGED = Deratings()
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is published, W, and the name of what bounds it. The fractions remember the derating, for its hysteresis."""
+    """What is published, W, and the name of what bounds it. The deratings are remembered for their hysteresis."""
 
     charge_w: float = 0.0
     discharge_w: float = 0.0
     charge_by: str = "starting"
     discharge_by: str = "starting"
-    charge_fraction: float = 0.0
-    discharge_fraction: float = 0.0
+    deratings: Deratings = UNJUDGED
     at_ms: int = 0
-
-
-class Source(NamedTuple):
-    name: str
-    limit_w: float
 
 
 def over(curve: Curve, at: float) -> float:
@@ -61,7 +75,7 @@ def charge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
         Source("coldest cell", over(settings.pack.charge_over_coldest, pack.temp_min_c)),
         Source("hottest cell", over(settings.pack.charge_over_hottest, pack.temp_max_c)),
     )
-    return min(parts, key=lambda part: part.limit_w)
+    return min(parts, key=_BY_LIMIT)
 
 
 def discharge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
@@ -74,7 +88,7 @@ def discharge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
         Source("coldest cell", over(settings.pack.discharge_over_coldest, pack.temp_min_c)),
         Source("hottest cell", over(settings.pack.discharge_over_hottest, pack.temp_max_c)),
     )
-    return min(parts, key=lambda part: part.limit_w)
+    return min(parts, key=_BY_LIMIT)
 
 
 def _taper(cell_v: float, begin_v: float, stop_v: float) -> float:
@@ -93,56 +107,63 @@ def limits(
     cap: Cap | None, now_ms: int,
 ) -> Limits:  # fmt: skip
     """This tick's limits. `offered` is empty when the state lets the inverter have them, else why not."""
-    charge, discharge = charge_derating(pack, settings), discharge_derating(pack, settings)
-    charge_fraction = _with_hysteresis(charge.limit_w, before.charge_fraction)
-    discharge_fraction = _with_hysteresis(discharge.limit_w, before.discharge_fraction)
-    common = [Source("inverter profile", profile_w), Source("max_power_w", settings.max_power_w)]
+    deratings = _deratings(before, pack, settings)
+    charge, discharge = deratings.charge, deratings.discharge
+    common = [("inverter profile", profile_w), ("max_power_w", settings.max_power_w)]
     if offered:
-        common.append(Source(offered, 0.0))
-    half = faults.active_since_ms(Event.SOC_JUMP) is not None
-    up = [*common, *_charge_sources(pack, settings, Source(charge.name, charge_fraction))]
-    down = [*common, *_discharge_sources(pack, settings, Source(discharge.name, discharge_fraction))]
-    up.extend(Source(rule.id.value, 0.0) for rule in faults.charge_forbidden)
-    down.extend(Source(rule.id.value, 0.0) for rule in faults.discharge_forbidden)
+        common.append((offered, 0.0))
+    own = settings.pack
+    up = common + _own_sources(pack, own.max_charge_a, charge, pack.max_charge_w)
+    down = common + _own_sources(pack, own.max_discharge_a, discharge, pack.max_discharge_w)
+    if pack.soc_pct is None:
+        up.append(("unknown SoC", 0.0))
+        down.append(("unknown SoC", 0.0))
+    else:
+        up += [("SoC window", 0.0)] if pack.soc_pct >= own.soc_max_pct else []
+        down += [("SoC window", 0.0)] if pack.soc_pct <= own.soc_min_pct else []
+    up.extend((rule.id.value, 0.0) for rule in faults.charge_forbidden)
+    down.extend((rule.id.value, 0.0) for rule in faults.discharge_forbidden)
     if cap is not None and now_ms < cap.until_ms:
-        up += [] if cap.charge_w is None else [Source("operator cap", cap.charge_w)]
-        down += [] if cap.discharge_w is None else [Source("operator cap", cap.discharge_w)]
+        up += [] if cap.charge_w is None else [("operator cap", cap.charge_w)]
+        down += [] if cap.discharge_w is None else [("operator cap", cap.discharge_w)]
+    half = faults.active_since_ms(Event.SOC_JUMP) is not None
     rise_w = settings.max_power_w * RISE_PER_S * (now_ms - before.at_ms) / 1000.0
     charge_w, charge_by = _published(up, before.charge_w, rise_w, half)
     discharge_w, discharge_by = _published(down, before.discharge_w, rise_w, half)
-    return Limits(charge_w, discharge_w, charge_by, discharge_by, charge_fraction, discharge_fraction, now_ms)
+    return Limits(charge_w, discharge_w, charge_by, discharge_by, deratings, now_ms)
 
 
-def _charge_sources(pack: BatterySnapshot, settings: Settings, derating: Source) -> list[Source]:
-    sources = _current_sources(pack, settings.pack.max_charge_a, derating)
-    sources.append(Source("BMS", 0.0) if pack.max_charge_w is None else Source("BMS", pack.max_charge_w))
-    if pack.soc_pct is None or pack.soc_pct >= settings.pack.soc_max_pct:
-        sources.append(Source("SoC window" if pack.soc_pct is not None else "unknown SoC", 0.0))
-    return sources
+def _deratings(before: Limits, pack: BatterySnapshot, settings: Settings) -> Deratings:
+    """Of this tick. What cells and temperatures have not changed is not worked out again."""
+    judged = (pack.cell_min_v, pack.cell_max_v, pack.temp_min_c, pack.temp_max_c)
+    last = before.deratings
+    if judged == last.judged:
+        return last
+    charge, discharge = charge_derating(pack, settings), discharge_derating(pack, settings)
+    return Deratings(
+        Source(charge.name, _with_hysteresis(charge.fraction, last.charge.fraction)),
+        Source(discharge.name, _with_hysteresis(discharge.fraction, last.discharge.fraction)),
+        judged,
+    )
 
 
-def _discharge_sources(pack: BatterySnapshot, settings: Settings, derating: Source) -> list[Source]:
-    sources = _current_sources(pack, settings.pack.max_discharge_a, derating)
-    sources.append(Source("BMS", 0.0) if pack.max_discharge_w is None else Source("BMS", pack.max_discharge_w))
-    if pack.soc_pct is None or pack.soc_pct <= settings.pack.soc_min_pct:
-        sources.append(Source("SoC window" if pack.soc_pct is not None else "unknown SoC", 0.0))
-    return sources
-
-
-def _current_sources(pack: BatterySnapshot, max_a: float, derating: Source) -> list[Source]:
-    """The configured current, whole and derated, as power."""
+def _own_sources(
+    pack: BatterySnapshot, max_a: float, derating: Source, bms_w: float | None
+) -> list[tuple[str, float]]:
+    """What the pack itself bounds in one direction: the configured current, whole and derated, and its BMS."""
+    bms = ("BMS", 0.0) if bms_w is None else ("BMS", bms_w)
     if pack.pack_voltage_v is None or pack.current_a is None:
-        return [Source("unknown pack voltage or current", 0.0)]
+        return [("unknown pack voltage or current", 0.0), bms]
     full_w = max_a * pack.pack_voltage_v
-    return [Source("configured current", full_w), Source(derating.name, derating.limit_w * full_w)]
+    return [("configured current", full_w), (derating.name, derating.fraction * full_w), bms]
 
 
-def _published(sources: list[Source], before_w: float, rise_w: float, half: bool) -> tuple[float, str]:
-    """The smallest source, halved after an SoC jump, rising no faster than allowed; whole watts, rounded down."""
-    name, limit_w = min(sources, key=lambda source: source.limit_w)
+def _published(sources: list[tuple[str, float]], before_w: float, rise_w: float, half: bool) -> tuple[float, str]:
+    """The smallest source, halved after an SoC jump, rising no faster than allowed."""
+    name, limit_w = min(sources, key=_BY_LIMIT)
     limit_w = max(0.0, limit_w)
-    if half:
-        name, limit_w = ("soc-jump", limit_w / 2) if limit_w else (name, limit_w)
+    if half and limit_w:
+        name, limit_w = "soc-jump", limit_w / 2
     if limit_w > before_w + rise_w:
         name, limit_w = f"rising to {name}", before_w + rise_w
     return limit_w, name

@@ -11,7 +11,8 @@ from controller.model.events import Event, Notice, Severity
 from controller.safety.rules import RULES, Rule
 from controller.safety.situation import Situation
 
-UNMASKED_RULES = tuple(rule for rule in RULES if rule.masked is None)
+ALL = tuple((rule, rule.when) for rule in RULES)
+IN_SHADOW = tuple((rule, rule.when) for rule in RULES if rule.masked is None)
 HOLDING = frozenset({Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT})
 RULE_OF: Mapping[Event, Rule] = MappingProxyType({rule.id: rule for rule in RULES})
 
@@ -94,9 +95,11 @@ def step(faults: Faults, situation: Situation) -> Faults:
     before = faults.tracks
     changed: dict[Event, Track | None] = {}
     news: list[Notice] = []
-    for rule in UNMASKED_RULES if shadow else RULES:
-        bad = rule.when(situation)
-        track = before.get(rule.id) if before else None
+    for rule, when in IN_SHADOW if shadow else ALL:
+        bad = when(situation)
+        if not bad and not before:
+            continue
+        track = before.get(rule.id)
         if track is None:
             if not bad:
                 continue

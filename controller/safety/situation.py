@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from controller.model.battery import BatterySnapshot, Feed
 from controller.model.events import Event
@@ -14,10 +14,10 @@ from statecharts.supervisor import ENERGISED, Contactor, State
 LIVE = frozenset(ENERGISED)
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What is known at now_ms.
 
+    ages_ms: how long ago each feed was last valid, None when it never was.
     state, state_since_ms, closed: as the last tick left them. link_voltage_v: the most trusted fresh source, taken at
     link_at_ms. offset_a: the pack's current reading with everything open, None until measured. charge_limit_w and
     discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the SoC moved further
@@ -26,6 +26,7 @@ class Situation:
 
     now_ms: int
     pack: BatterySnapshot
+    ages_ms: Mapping[Feed, int | None]
     request: InverterRequest
     settings: Settings
     state: State
@@ -67,11 +68,6 @@ class Situation:
         if current_a is None:
             return None
         return current_a if self.offset_a is None else current_a - self.offset_a
-
-    def age_ms(self, feed: Feed) -> int | None:
-        """How long ago this feed was last valid; None when it never was."""
-        freshness = self.pack.feeds.get(feed)
-        return None if freshness is None else freshness.age_ms(self.now_ms)
 
     def round_ms(self, feed: Feed) -> int:
         """The round of a feed, never below half a second."""

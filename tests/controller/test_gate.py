@@ -15,8 +15,8 @@ from tests.bench import HEALTHY, ROUNDS_MS
 
 NEGATIVE, PRECHARGE, POSITIVE, PACK = Contactor.NEGATIVE, Contactor.PRECHARGE, Contactor.POSITIVE, Contactor.PACK
 SETS = [frozenset(c) for c in chain.from_iterable(combinations(Contactor, n) for n in range(5))]
-FRESH = replace(HEALTHY, feeds={feed: Freshness(1_000_000, ROUNDS_MS[feed]) for feed in Feed})
-CLOSED_PACK = replace(FRESH, contactor_state=PackContactor.CLOSED)
+FRESH = HEALTHY._replace(feeds={feed: Freshness(1_000_000, ROUNDS_MS[feed]) for feed in Feed})
+CLOSED_PACK = FRESH._replace(contactor_state=PackContactor.CLOSED)
 
 
 def settings(wiring: str = "own", **values: object) -> GateSettings:
@@ -64,18 +64,18 @@ def test_nothing_rises_while_a_cause_blocks_and_everything_may_fall():
     "name", ["pack_voltage_v", "current_a", "cell_min_v", "cell_max_v", "temp_min_c", "temp_max_c", "soc_pct"]
 )
 def test_nothing_rises_while_a_required_value_is_unknown(name: str):
-    assert refused(judge({NEGATIVE}, pack=replace(FRESH, **{name: None})))
+    assert refused(judge({NEGATIVE}, pack=FRESH._replace(**{name: None})))
 
 
 @pytest.mark.parametrize("name", ["contactor_state", "hvil_ok"])
 def test_a_pack_is_not_asked_while_its_state_or_interlock_is_unknown(name: str):
-    assert refused(judge({PACK}, wiring="pack", pack=replace(FRESH, **{name: None})))
+    assert refused(judge({PACK}, wiring="pack", pack=FRESH._replace(**{name: None})))
     assert not refused(judge({PACK}, wiring="pack", pack=FRESH))
 
 
 def test_nothing_rises_on_a_stale_stamp():
     stale = {**FRESH.feeds, Feed.CELLS: Freshness(1_000_000 - 10_001, 2_000)}
-    assert refused(judge({NEGATIVE}, pack=replace(FRESH, feeds=stale)))
+    assert refused(judge({NEGATIVE}, pack=FRESH._replace(feeds=stale)))
 
 
 @pytest.mark.parametrize(("link_v", "passes"), [(None, False), (0.0, False), (341.9, False), (342.1, True)])
@@ -96,7 +96,7 @@ def test_a_precharge_that_lasts_too_long_is_cut():
     gate, wanted = Gate(), Outputs(frozenset({NEGATIVE, PRECHARGE}))
     cut_at = None
     for now_ms in range(0, 3_000, 10):
-        pack = replace(FRESH, feeds={feed: Freshness(now_ms, ROUNDS_MS[feed]) for feed in Feed})
+        pack = FRESH._replace(feeds={feed: Freshness(now_ms, ROUNDS_MS[feed]) for feed in Feed})
         gate, outputs = allow(gate, settings(), wanted, pack, 100.0, "", now_ms)
         if refused(outputs):
             cut_at = now_ms
@@ -111,7 +111,7 @@ def test_precharges_in_a_row_are_cut_at_three_limits_in_ten_minutes():
         now_ms = n * 10
         on = (n // 190) % 2 == 0
         wanted = Outputs(frozenset({NEGATIVE, PRECHARGE}) if on else frozenset())
-        pack = replace(FRESH, feeds={feed: Freshness(now_ms, ROUNDS_MS[feed]) for feed in Feed})
+        pack = FRESH._replace(feeds={feed: Freshness(now_ms, ROUNDS_MS[feed]) for feed in Feed})
         gate, outputs = allow(gate, settings(), wanted, pack, 100.0, "", now_ms)
         energised_ms += 10 * (PRECHARGE in outputs.closed)
         refusals += refused(outputs)

@@ -239,24 +239,24 @@ def test_our_image_of_a_recorded_battery_differs_only_where_we_mean_it_to() -> N
 
 
 def test_the_capacity_is_capped_alike_in_203_305_and_306() -> None:
-    served = image(replace(VIEW, energy_full_wh=78_000.0, soc_pct=50.0))
+    served = image(VIEW._replace(energy_full_wh=78_000.0, soc_pct=50.0))
     assert (served[201][2], served[301][4], served[301][5]) == (32_000, 32_000, 16_000)
 
 
 def test_the_cap_can_be_moved_up_to_three_towers() -> None:
     state = PROTOCOL.start({"capacity_cap_wh": 57_960})
-    served = image(replace(VIEW, energy_full_wh=78_000.0), state)
+    served = image(VIEW._replace(energy_full_wh=78_000.0), state)
     assert (served[201][2], served[301][4]) == (57_960, 57_960)
 
 
 def test_a_primo_is_told_at_most_450_volts() -> None:
-    view = replace(VIEW, design_max_v=498.0)
+    view = VIEW._replace(design_max_v=498.0)
     assert image(view)[201][5] == 4980
     assert image(view, PROTOCOL.start({"primo": True}))[201][5] == 4500
 
 
 def test_an_unknown_voltage_window_is_told_as_zero() -> None:
-    assert image(replace(VIEW, design_max_v=None, design_min_v=None))[201][5:7] == (0, 0)
+    assert image(VIEW._replace(design_max_v=None, design_min_v=None))[201][5:7] == (0, 0)
 
 
 def test_a_foreign_option_is_refused() -> None:
@@ -268,39 +268,39 @@ def test_a_foreign_option_is_refused() -> None:
 
 
 def test_charging_is_negative_on_the_wire_with_mode_129() -> None:
-    served = image(replace(VIEW, power_w=1000.0))[301]
+    served = image(VIEW._replace(power_w=1000.0))[301]
     assert (served[2], served[9], served[11]) == (129, 0xFC18, 0xFC18)
 
 
 def test_discharging_is_positive_on_the_wire_with_mode_130() -> None:
-    served = image(replace(VIEW, power_w=-1000.0))[301]
+    served = image(VIEW._replace(power_w=-1000.0))[301]
     assert (served[2], served[9], served[11]) == (130, 1000, 1000)
 
 
 def test_less_than_one_watt_is_idle() -> None:
-    assert image(replace(VIEW, power_w=0.9))[301][2] == 128
+    assert image(VIEW._replace(power_w=0.9))[301][2] == 128
 
 
 def test_power_beyond_16_bits_is_clamped_and_keeps_its_direction() -> None:
-    assert live(replace(VIEW, power_w=90_000.0))["outer_discharge_w"] == -32_768
-    assert live(replace(VIEW, power_w=-90_000.0))["outer_discharge_w"] == 32_767
+    assert live(VIEW._replace(power_w=90_000.0))["outer_discharge_w"] == -32_768
+    assert live(VIEW._replace(power_w=-90_000.0))["outer_discharge_w"] == 32_767
 
 
 @pytest.mark.parametrize("status", [status for status in InverterStatus if status is not InverterStatus.ACTIVE])
 def test_outside_voltage_and_power_are_zero_unless_active(status: InverterStatus) -> None:
-    values = live(replace(VIEW, status=status))
+    values = live(VIEW._replace(status=status))
     assert (values["outer_voltage_v"], values["outer_discharge_w"], values["inner_discharge_w"]) == (0, 0, 0)
     assert values["mode"] == 128
     assert values["inner_voltage_v"] == 361.9
 
 
 def test_each_status_has_its_code() -> None:
-    codes = {status.value: live(replace(VIEW, status=status))["status"] for status in InverterStatus}
+    codes = {status.value: live(VIEW._replace(status=status))["status"] for status in InverterStatus}
     assert codes == {"STANDBY": 0, "INACTIVE": 1, "ACTIVE": 3, "FAULT": 4, "UPDATING": 5}
 
 
 def test_no_more_than_30_kilowatts_are_offered() -> None:
-    values = live(replace(VIEW, max_charge_w=60_000.0, max_discharge_w=99_000.0))
+    values = live(VIEW._replace(max_charge_w=60_000.0, max_discharge_w=99_000.0))
     assert (values["max_charge_w"], values["max_discharge_w"]) == (30_000, 30_000)
 
 
@@ -308,30 +308,30 @@ def test_no_more_than_30_kilowatts_are_offered() -> None:
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_no_power_is_offered_while_a_number_it_rests_on_is_unknown(name: str, value: float | None) -> None:
     changes: dict[str, Any] = {name: value}
-    values = live(replace(VIEW, **changes))
+    values = live(VIEW._replace(**changes))
     assert (values["max_charge_w"], values["max_discharge_w"]) == (0, 0)
 
 
 def test_a_limit_that_is_no_number_offers_nothing() -> None:
-    values = live(replace(VIEW, max_charge_w=float("nan"), max_discharge_w=-5.0))
+    values = live(VIEW._replace(max_charge_w=float("nan"), max_discharge_w=-5.0))
     assert (values["max_charge_w"], values["max_discharge_w"]) == (0, 0)
 
 
 def test_everything_unknown_is_told_as_zero_and_offers_nothing() -> None:
     changes: dict[str, Any] = dict.fromkeys((name for name in InverterView.__slots__ if name != "status"), None)
     changes |= {"max_charge_w": 9e3, "max_discharge_w": 9e3, "max_power_w": 6e3}
-    view = replace(VIEW, **changes)
+    view = VIEW._replace(**changes)
     assert {name for name, value in live(view).items() if value} == {"status", "mode"}
 
 
 def test_an_unknown_health_is_told_as_zero_and_costs_no_power() -> None:
-    values = live(replace(VIEW, soh_pct=None, charged_wh=None, discharged_wh=None, power_w=None))
+    values = live(VIEW._replace(soh_pct=None, charged_wh=None, discharged_wh=None, power_w=None))
     assert values["soh_pct"] == 0
     assert (values["max_charge_w"], values["max_discharge_w"]) == (4_000, 5_000)
 
 
 def test_cold_is_told_in_twos_complement() -> None:
-    served = image(replace(VIEW, temp_min_c=-12.5, temp_max_c=-0.5))[301]
+    served = image(VIEW._replace(temp_min_c=-12.5, temp_max_c=-0.5))[301]
     assert (served[12], served[13], served[22]) == (0x10000 - 125, 0x10000 - 5, 0x10000 - 5)
 
 
@@ -369,7 +369,7 @@ def test_whatever_the_view_every_word_is_a_word_and_no_limit_is_exceeded(view: I
 
 def test_the_captured_start_up_is_announced_then_given_its_go() -> None:
     """17:49:59 to 17:50:10 of the capture: polled, 401 = 1, heartbeat, 401 = 2."""
-    standby = replace(VIEW, status=InverterStatus.STANDBY)
+    standby = VIEW._replace(status=InverterStatus.STANDBY)
     state = PROTOCOL.start().receive((), (), 1, 900)
     assert (state.request(900).go, image(standby, state)[301][0]) == (None, 0)
     state = heard((401, words_of("0001 ff00 003c 0000 0000 61f5 7e49 0000 0001")), at_ms=1_100, state=state)

@@ -9,14 +9,22 @@ from hypothesis import strategies as st
 from controller.model.events import Event
 from controller.model.settings import CHEMISTRIES, PackSettings, Settings
 from controller.ports import CommandKind
-from controller.safety.envelope import Cap, Limits, charge_derating, discharge_derating, limits
+from controller.safety.envelope import (
+    Cap,
+    Deratings,
+    Limits,
+    Source,
+    charge_derating,
+    discharge_derating,
+    limits,
+)
 from controller.safety.monitor import NO_FAULTS, Faults, Track
 from controller.safety.rules import RULES
 from statecharts.supervisor import State
 from tests.bench import HEALTHY, Bench
 
 SETTINGS = Settings("said", "said", "own", PackSettings(CHEMISTRIES["nca"], 96, 50.0, 60.0), max_power_w=15_000.0)
-UP = Limits(15_000.0, 15_000.0, "", "", 1.0, 1.0, 0)
+UP = Limits(15_000.0, 15_000.0, "", "", Deratings(Source("", 1.0), Source("", 1.0)), 0)
 
 
 def now(pack=HEALTHY, faults=NO_FAULTS, before=UP, offered="", profile_w=30_000.0, cap=None, now_ms=10) -> Limits:
@@ -35,7 +43,7 @@ def now(pack=HEALTHY, faults=NO_FAULTS, before=UP, offered="", profile_w=30_000.
 def test_charging_tapers_with_the_highest_cell(chemistry: str, points: list):
     own = replace(SETTINGS, pack=replace(SETTINGS.pack, chemistry=CHEMISTRIES[chemistry]))
     for cell_v, fraction in points:
-        assert charge_derating(replace(HEALTHY, cell_max_v=cell_v), own).limit_w == pytest.approx(fraction)
+        assert charge_derating(HEALTHY._replace(cell_max_v=cell_v), own).fraction == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +56,7 @@ def test_charging_tapers_with_the_highest_cell(chemistry: str, points: list):
 def test_discharging_tapers_with_the_lowest_cell(chemistry: str, points: list):
     own = replace(SETTINGS, pack=replace(SETTINGS.pack, chemistry=CHEMISTRIES[chemistry]))
     for cell_v, fraction in points:
-        assert discharge_derating(replace(HEALTHY, cell_min_v=cell_v), own).limit_w == pytest.approx(fraction)
+        assert discharge_derating(HEALTHY._replace(cell_min_v=cell_v), own).fraction == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
@@ -57,16 +65,16 @@ def test_discharging_tapers_with_the_lowest_cell(chemistry: str, points: list):
      (7.5, 0.75, 0.75), (10, 1, 1), (25, 1, 1)],
 )  # fmt: skip
 def test_cold_cells_derate(coldest_c: float, charge: float, discharge: float):
-    pack = replace(HEALTHY, temp_min_c=float(coldest_c))
-    assert charge_derating(pack, SETTINGS).limit_w == pytest.approx(charge)
-    assert discharge_derating(pack, SETTINGS).limit_w == pytest.approx(discharge)
+    pack = HEALTHY._replace(temp_min_c=float(coldest_c))
+    assert charge_derating(pack, SETTINGS).fraction == pytest.approx(charge)
+    assert discharge_derating(pack, SETTINGS).fraction == pytest.approx(discharge)
 
 
 @pytest.mark.parametrize(("hottest_c", "fraction"), [(40, 1), (42.5, 0.75), (45, 0.5), (50, 0.25), (55, 0), (70, 0)])
 def test_hot_cells_derate_both_directions(hottest_c: float, fraction: float):
-    pack = replace(HEALTHY, temp_max_c=float(hottest_c))
-    assert charge_derating(pack, SETTINGS).limit_w == pytest.approx(fraction)
-    assert discharge_derating(pack, SETTINGS).limit_w == pytest.approx(fraction)
+    pack = HEALTHY._replace(temp_max_c=float(hottest_c))
+    assert charge_derating(pack, SETTINGS).fraction == pytest.approx(fraction)
+    assert discharge_derating(pack, SETTINGS).fraction == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +89,7 @@ def test_hot_cells_derate_both_directions(hottest_c: float, fraction: float):
     ],
 )
 def test_each_source_bounds_its_direction(changed: dict, charge_w: float, discharge_w: float, by: str):
-    published = now(replace(HEALTHY, **changed))
+    published = now(HEALTHY._replace(**changed))
     assert (published.charge_w, published.discharge_w) == (charge_w, discharge_w)
     assert published.charge_by == by
 
@@ -90,17 +98,17 @@ def test_each_source_bounds_its_direction(changed: dict, charge_w: float, discha
     "name", ["pack_voltage_v", "current_a", "soc_pct", "cell_min_v", "cell_max_v", "temp_min_c", "temp_max_c"]
 )
 def test_an_unknown_value_is_never_a_limit(name: str):
-    published = now(replace(HEALTHY, **{name: None}))
+    published = now(HEALTHY._replace(**{name: None}))
     assert min(published.charge_w, published.discharge_w) == 0.0
 
 
 def test_an_unknown_limit_of_the_bms_is_zero():
-    published = now(replace(HEALTHY, max_charge_w=None, max_discharge_w=None))
+    published = now(HEALTHY._replace(max_charge_w=None, max_discharge_w=None))
     assert (published.charge_w, published.discharge_w) == (0.0, 0.0)
 
 
 def test_a_limit_falls_at_once_and_rises_ten_percent_a_second():
-    low = now(replace(HEALTHY, max_charge_w=0.0))
+    low = now(HEALTHY._replace(max_charge_w=0.0))
     assert low.charge_w == 0.0
     later = now(before=low, now_ms=low.at_ms + 1_000)
     assert later.charge_w == pytest.approx(1_500.0)
@@ -108,9 +116,9 @@ def test_a_limit_falls_at_once_and_rises_ten_percent_a_second():
 
 
 def test_a_derating_rises_only_by_more_than_two_percent():
-    half = now(replace(HEALTHY, cell_max_v=4.100))
-    a_little = now(replace(HEALTHY, cell_max_v=4.0985), before=half, now_ms=60_000)
-    enough = now(replace(HEALTHY, cell_max_v=4.0975), before=half, now_ms=60_000)
+    half = now(HEALTHY._replace(cell_max_v=4.100))
+    a_little = now(HEALTHY._replace(cell_max_v=4.0985), before=half, now_ms=60_000)
+    enough = now(HEALTHY._replace(cell_max_v=4.0975), before=half, now_ms=60_000)
     assert a_little.charge_w == half.charge_w
     assert enough.charge_w > half.charge_w
 
@@ -150,7 +158,7 @@ def test_adding_a_fault_never_raises_a_limit(first, more, cell_v, temp_c, soc):
     def faults(ids: set) -> Faults:
         return Faults({event: Track(0, None, 0, True) for event in sorted(ids)})
 
-    pack = replace(HEALTHY, cell_min_v=cell_v, cell_max_v=cell_v, temp_min_c=temp_c, temp_max_c=temp_c, soc_pct=soc)
+    pack = HEALTHY._replace(cell_min_v=cell_v, cell_max_v=cell_v, temp_min_c=temp_c, temp_max_c=temp_c, soc_pct=soc)
     fewer, all_of_them = now(pack, faults(first)), now(pack, faults(first | more))
     assert all_of_them.charge_w <= fewer.charge_w
     assert all_of_them.discharge_w <= fewer.discharge_w

@@ -124,6 +124,21 @@ def test_every_row_is_drawn_exactly_once(chart: Chart, format: str) -> None:
     assert drawn(chart, text) == list(range(1, len(chart.rows) + 1))
 
 
+INWARD = replace(SUPERVISOR, rows=(*SUPERVISOR.rows, Row(State.UNLOADING, (Guard.STOP,), State.UNLOADING, "stop")))
+
+
+@pytest.mark.parametrize("chart", [*CHARTS.values(), INWARD], ids=[*CHARTS, "a phase into itself"])
+def test_an_arrow_from_a_phase_stands_for_the_same_row_of_each_of_its_states(chart: Chart) -> None:
+    arrows = render.arrows(chart)
+    assert sorted(n for arrow in arrows for n in arrow.numbers) == list(range(1, len(chart.rows) + 1))
+    for arrow in arrows:
+        states = (arrow.tail,) if isinstance(arrow.tail, Enum) else chart.phases[arrow.tail]
+        rows = [chart.rows[n - 1] for n in arrow.numbers]
+        assert sorted(row.source.name for row in rows) == sorted(state.name for state in states)
+        assert {replace(row, source=arrow.row.source) for row in rows} == {arrow.row}
+        assert isinstance(arrow.tail, Enum) or arrow.head not in states
+
+
 @each_chart
 @pytest.mark.parametrize(("format", "mark"), [("mermaid", "%%"), ("dot", "//"), ("plantuml", "'")])
 def test_a_drawing_holds_every_row_in_full_as_a_comment(chart: Chart, format: str, mark: str) -> None:
@@ -191,6 +206,7 @@ def swapped() -> Chart:
     return replace(SUPERVISOR, rows=tuple(rows))
 
 
+PACK_CLOSED = row_number(State.WAKING_PACK, "pack-closed")
 FAILED = row_number(State.PRECHARGING, "precharge-failed")
 CHANGES: dict[str, Callable[[], Chart]] = {
     "two rows swapped": swapped,
@@ -245,7 +261,9 @@ def fired(chart: Chart, wiring: str) -> set[Row]:
     return rows
 
 
-@each_chart
+@pytest.mark.parametrize(
+    "chart", [*CHARTS.values(), with_row(PACK_CLOSED, unless=(Guard.SETTLED,))], ids=[*CHARTS, "an exception"]
+)
 def test_the_wirings_beside_a_row_are_those_it_fires_in(chart: Chart) -> None:
     told = render.wirings(chart)
     for wiring in chart.wirings:
