@@ -139,8 +139,7 @@ def _situation(
     link_v, link_at_ms = _link(inputs, pack, request, now_ms)
     breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate_refused else frozenset())
     return Situation(
-        now_ms=now_ms, pack=pack, ages_ms={feed: f.age_ms(now_ms) for feed, f in pack.feeds.items()}, request=request,
-        settings=setup.settings, state=sup.state,
+        now_ms=now_ms, pack=pack, request=request, settings=setup.settings, state=sup.state,
         state_since_ms=sup.since_ms, closed=core.gate.closed, feedback=inputs.feedback, estop_ok=inputs.estop_ok,
         interlock_ok=inputs.interlock_ok, link_voltage_v=link_v, link_at_ms=link_at_ms, breakdowns=breakdowns,
         offset_a=seen.offset_a, charge_limit_w=core.limits.charge_w, discharge_limit_w=core.limits.discharge_w,

@@ -9,7 +9,7 @@ from itertools import takewhile
 from controller.batteries.base import BatteryProtocol, PackKind
 from sim.recording import EXTENDED, Recording, RecordingError, open_recording
 
-LOOK_US = 15_000_000
+LOOK_US = 10_000_000
 LOOK_FRAMES = 50_000
 LOOK_TICKS = 50
 ENOUGH = 3

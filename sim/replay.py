@@ -30,13 +30,8 @@ class Summary:
     most: object = None
     samples: int = 0
 
-    def add(self, value: object) -> None:
-        """One tick's value; None is unknown."""
-        if value is None:
-            return
-        self.samples += 1
-        if value == self.last:
-            return
+    def change(self, value: object) -> None:
+        """A known value, other than the one before."""
         self.last = value
         if self.first is None:
             self.first = value
@@ -54,6 +49,39 @@ class Summary:
         }  # fmt: skip
 
 
+class Tally:
+    """Adds up every signal; a value that stays costs next to nothing."""
+
+    def __init__(self) -> None:
+        self.summaries = tuple(Summary() for _ in SIGNALS)
+        self._before: list[object] = [None] * len(SIGNALS)
+        self._known_since = [0] * len(SIGNALS)
+        self._ticks = 0
+
+    def add(self, signals: tuple[object, ...]) -> None:
+        """One tick's values in the order of SIGNALS; None is unknown."""
+        n = 0
+        for value, before in zip(signals, self._before, strict=True):
+            if value is not before:
+                self._changed(n, value, before)
+            n += 1
+        self._before[:] = signals
+        self._ticks += 1
+
+    def _changed(self, n: int, value: object, before: object) -> None:
+        if before is None:
+            self._known_since[n] = self._ticks
+        if value is None:
+            self.summaries[n].samples += self._ticks - self._known_since[n]
+        elif value != before:
+            self.summaries[n].change(value)
+
+    def finished(self) -> dict[str, Summary]:
+        """By name."""
+        self.add((None,) * len(SIGNALS))
+        return dict(zip(SIGNALS, self.summaries, strict=True))
+
+
 @dataclass(frozen=True)
 class StateChange:
     t_ms: int
@@ -67,7 +95,7 @@ class Result:
 
     states: list[StateChange] = field(default_factory=list)
     events: list[tuple[int, Notice]] = field(default_factory=list)
-    signals: dict[str, Summary] = field(default_factory=lambda: {name: Summary() for name in SIGNALS})
+    signals: dict[str, Summary] = field(default_factory=dict)
     registers: dict[int, tuple[int, ...]] = field(default_factory=dict)
     frames_to_inverter: list[str] = field(default_factory=list)
     missing: tuple[str, ...] = ()
@@ -109,19 +137,19 @@ class Replay:
         """Every tick from 0 to the last frame's. Raises RecordingError when the recording turns out to be none."""
         result = Result()
         result.states.append(StateChange(0, self.loop.state.supervisor.state.value, "boot"))
-        summaries = [summary.add for summary in result.signals.values()]
+        tally = Tally()
         for now_ms in self._ticks():
             _, outputs = self.loop.tick()
             state = self.loop.state
             signals = self.trace.add(now_ms, state, outputs)
-            for add, value in zip(summaries, signals, strict=True):
-                add(value)
+            tally.add(signals)
             supervisor = state.supervisor
             if supervisor.state.value != result.states[-1].state:
                 result.states.append(StateChange(now_ms, supervisor.state.value, supervisor.cause))
             for watch in watchers:
                 watch(now_ms, state, outputs)
             result.ticks += 1
+        result.signals = tally.finished()
         return self._finished(result)
 
     def _ticks(self) -> Iterator[int]:

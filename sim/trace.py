@@ -9,8 +9,9 @@ from typing import TextIO
 
 from controller.core import CoreState
 from controller.model.battery import SIGNALS, BatterySnapshot
+from controller.model.events import Notice
 from controller.ports import CanFrame, Outputs
-from statecharts.supervisor import Contactor
+from statecharts.supervisor import Contactor, State
 
 LINE_EVERY_MS = 1000
 _KEYS = tuple(f'"{name}":' for name in SIGNALS)
@@ -29,8 +30,9 @@ class Trace:
         self.out = out
         self.lines = 0
         self._hash = hashlib.sha256()
-        self._last: tuple[object, ...] | None = None
         self._last_ms = 0
+        self._beside: tuple[object, ...] = ()
+        self._frame = ("", "")
         self._signals: tuple[object, ...] = ()
         self._words: list[str] = []
 
@@ -39,22 +41,15 @@ class Trace:
         signals = values_of(core.pack)
         limits, frames = core.limits, outputs.battery_frames + outputs.inverter_frames
         published = (int(limits.charge_w), int(limits.discharge_w), limits.charge_by, limits.discharge_by)
-        what = (core.supervisor.state, outputs.closed, signals, published, frames, outputs.events)
-        if what == self._last and now_ms - self._last_ms < LINE_EVERY_MS:
+        beside = (core.supervisor.state, outputs.closed, published, frames, outputs.events)
+        same = signals == self._signals and beside == self._beside
+        if same and self.lines and now_ms - self._last_ms < LINE_EVERY_MS:
             return signals
-        self._last, self._last_ms = what, now_ms
-        rest = _dump(
-            {
-                "limits": dict(zip(("charge_w", "discharge_w", "charge_by", "discharge_by"), published, strict=True)),
-                "tx": [_frame(frame) for frame in frames],
-                "events": [[e.id.value, e.severity.value, e.detail] for e in outputs.events],
-            }
-        )
-        closed = _dump([c.value for c in sorted(outputs.closed, key=_ORDER.__getitem__)])
-        line = (
-            f'{{"t_ms":{now_ms},"state":"{core.supervisor.state.value}","closed":{closed},'
-            f'"signals":{{{self._worded(signals)}}},{rest[1:]}\n'
-        )
+        self._last_ms = now_ms
+        if beside != self._beside:
+            self._beside, self._frame = beside, _frame_of(*beside)
+        before, after = self._frame
+        line = f'{{"t_ms":{now_ms},{before},"signals":{{{self._worded(signals)}}},{after}}}\n'
         self.lines += 1
         self._hash.update(line.encode())
         if self.out is not None:
@@ -88,5 +83,14 @@ def _word(n: int, value: object) -> str:
     return f"{_KEYS[n]}{value!r}" if type(value) is float else f"{_KEYS[n]}{_dump(value)}"
 
 
-def _frame(frame: CanFrame) -> str:
-    return f"{frame.id:03X}#{frame.data.hex().upper()}"
+def _frame_of(
+    state: State, closed: frozenset[Contactor], published: tuple[object, ...], frames: tuple[CanFrame, ...],
+    events: tuple[Notice, ...],
+) -> tuple[str, str]:  # fmt: skip
+    """What stands before the signals of a line, and after them."""
+    limits = dict(zip(("charge_w", "discharge_w", "charge_by", "discharge_by"), published, strict=True))
+    tx = [f"{frame.id:03X}#{frame.data.hex().upper()}" for frame in frames]
+    told = [[e.id.value, e.severity.value, e.detail] for e in events]
+    names = [c.value for c in sorted(closed, key=_ORDER.__getitem__)]
+    before = f'"state":"{state.value}","closed":{_dump(names)}'
+    return before, f'"limits":{_dump(limits)},"tx":{_dump(tx)},"events":{_dump(told)}'

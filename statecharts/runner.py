@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
+from typing import cast
 
 from transitions import Machine
 
@@ -26,11 +27,16 @@ def _holds(seat: _Seat, guard: Enum) -> bool:
     return seat.reads(guard)
 
 
+_UNKNOWN = object()
+
+
 class Runner:
-    """One interpreter of one table. Reentrant is not needed: the core has one thread."""
+    """One interpreter of one table. What a state does under the same answers is asked of `transitions` once."""
 
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
+        self._asked = {state: chart.reads(state) for state in chart.states}
+        self._known: dict[tuple[Enum, tuple[Enum, ...]], Row | None] = {}
         self._seat = seat = _Seat()
         machine = Machine(
             model=seat,
@@ -54,8 +60,17 @@ class Runner:
 
     def fire(self, state: Enum, reads: Reads) -> Row | None:
         """The first row out of `state` whose guards hold, or None when the state stays. `reads` answers a guard."""
+        asked = self._asked[state]
+        true = tuple([guard for guard in asked if reads(guard)])
+        known = self._known.get((state, true), _UNKNOWN)
+        if known is not _UNKNOWN:
+            return cast("Row | None", known)
+        row = self._known[state, true] = self._tick(state, true)
+        return row
+
+    def _tick(self, state: Enum, true: tuple[Enum, ...]) -> Row | None:
         seat = self._seat
-        seat.state, seat.reads, seat.fired = state, reads, None
+        seat.state, seat.reads, seat.fired = state, true.__contains__, None
         seat.tick()
         fired = seat.fired
         if fired is not None and fired.target is not seat.state:

@@ -10,7 +10,7 @@ recorded cars stay CLOSED on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -608,6 +608,8 @@ FEEDS: tuple[tuple[Feed, Page, Callable[[Values], bool]], ...] = (
 )
 """What refreshes each group of signals: a valid value on its page."""
 FED_BY = {page: tuple((n, f[2]) for n, f in enumerate(FEEDS) if f[1] is page) for page in {f[1] for f in FEEDS}}
+FEED_NAMES = tuple(feed for feed, _, _ in FEEDS)
+FEED_ROUNDS_MS = tuple(page.round_ms for _, page, _ in FEEDS)
 freshness = lru_cache(maxsize=256)(Freshness)
 """Most stay the same from tick to tick."""
 
@@ -623,20 +625,19 @@ class Kept:
         self.slow: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TeslaState:
+class TeslaState(NamedTuple):
     """Everything heard from and sent to one pack.
 
     content: stands for all that was said on other pages than HV_BUS; a new object whenever any of it changed.
     """
 
     sender: Sender
-    box: Mailbox = field(default_factory=lambda: Mailbox(TABLES))
-    valid_at_ms: tuple[int | None, ...] = (None,) * len(FEEDS)
-    energy: EnergyLayout = EnergyLayout()
-    cells: CellBook = CellBook()
-    content: object = field(default_factory=object)
-    kept: Kept = field(default_factory=Kept)
+    box: Mailbox
+    valid_at_ms: tuple[int | None, ...]
+    energy: EnergyLayout
+    cells: CellBook
+    content: object
+    kept: Kept
 
     def receive(self, frames: Sequence[CanFrame], now_ms: int) -> TeslaState:
         box = self.box.receive(frames, now_ms)
@@ -690,10 +691,7 @@ class TeslaState:
             current_a=current_a(bus),
             link_voltage_v=link_v,
             link_at_ms=link_at_ms,
-            feeds={
-                feed: freshness(at_ms, page.round_ms)
-                for (feed, page, _), at_ms in zip(FEEDS, self.valid_at_ms, strict=True)
-            },
+            feeds=dict(zip(FEED_NAMES, map(freshness, self.valid_at_ms, FEED_ROUNDS_MS), strict=True)),
             decoded_frames=self.box.accepted,
             corrupt_frames=self.box.rejected,
             **kept.slow,
@@ -779,8 +777,8 @@ class TeslaState:
 
     def _rails(self, now_ms: int) -> tuple[Page, Values]:
         """0x2B4 in the layout that came last."""
-        stamps = {page: self.box.latest[page].at_ms for page in (RAILS_5, RAILS_6) if page in self.box.latest}
-        page = max(stamps, key=lambda page: stamps[page], default=RAILS_5)
+        five, six = self.box.latest.get(RAILS_5), self.box.latest.get(RAILS_6)
+        page = RAILS_6 if six is not None and (five is None or six.at_ms > five.at_ms) else RAILS_5
         return page, self.box.read(page, now_ms)
 
     def _link(
@@ -843,7 +841,9 @@ class TeslaModel3(BatteryProtocol):
 
     def start(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> TeslaState:
         chosen = self.chosen(options)
-        return TeslaState(Sender.start(str(chosen["closing"]), digital_hvil=bool(chosen["digital_hvil"])))
+        sender = Sender.start(str(chosen["closing"]), digital_hvil=bool(chosen["digital_hvil"]))
+        never = (None,) * len(FEEDS)
+        return TeslaState(sender, Mailbox(TABLES), never, EnergyLayout(), CellBook(), object(), Kept())
 
     def kind(self, pack: BatterySnapshot) -> PackKind:
         """By the number of cells: 0x401 once a whole round was seen, else pack over cell voltage near rest.

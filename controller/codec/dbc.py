@@ -10,7 +10,7 @@ is kept for every layout it fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -175,6 +175,9 @@ class Tables:
         return tuple(fits)
 
 
+EMPTY: Mapping[Page, Latest] = MappingProxyType({})
+
+
 class Latest:
     """The newest frame of a page. Decoded once, when somebody asks; an unchanged frame keeps what was decoded."""
 
@@ -193,15 +196,14 @@ class Latest:
         return self._values
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Mailbox:
+class Mailbox(NamedTuple):
     """The newest frame of every page, as a value. accepted, rejected: frames of known ids since the start.
 
     news: the pages that arrived with the last `receive`.
     """
 
     tables: Tables
-    latest: Mapping[Page, Latest] = field(default_factory=dict)
+    latest: Mapping[Page, Latest] = EMPTY
     accepted: int = 0
     rejected: int = 0
     news: tuple[Page, ...] = ()

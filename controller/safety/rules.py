@@ -76,13 +76,14 @@ def _or(*answers: bool | None) -> bool | None:
 
 
 def older(feed: Feed, rounds: int) -> Condition:
-    """Not valid for more than `rounds` of its rounds. None when it was never seen: that is no fault, it is unknown."""
+    """Not valid for more than `rounds` of its rounds, of 500 ms at least. None when never seen: unknown, no fault."""
 
     def check(s: Situation) -> bool | None:
-        age_ms = s.ages_ms.get(feed)
-        if age_ms is None:
+        freshness = s.pack.feeds.get(feed)
+        if freshness is None or freshness.valid_at_ms is None:
             return None
-        return age_ms > rounds * 500 and age_ms > rounds * s.round_ms(feed)
+        age_ms = s.now_ms - freshness.valid_at_ms
+        return age_ms > rounds * 500 and age_ms > rounds * freshness.round_ms
 
     return check
 
@@ -93,10 +94,10 @@ def pack_data_older(extra_ms: int) -> Condition:
     def check(s: Situation) -> bool | None:
         worst: bool | None = False
         for feed in (Feed.VOLTAGE, Feed.CURRENT):
-            age_ms = s.ages_ms.get(feed)
-            if age_ms is None:
+            freshness = s.pack.feeds.get(feed)
+            if freshness is None or freshness.valid_at_ms is None:
                 worst = None
-            elif age_ms > 500 + extra_ms and age_ms > 5 * s.pack.feeds[feed].round_ms + extra_ms:
+            elif s.now_ms - freshness.valid_at_ms > max(500, 5 * freshness.round_ms) + extra_ms:
                 return True
         return worst
 
@@ -105,7 +106,7 @@ def pack_data_older(extra_ms: int) -> Condition:
 
 def soc_older(than_ms: int) -> Condition:
     def check(s: Situation) -> bool | None:
-        age_ms = s.ages_ms.get(Feed.SOC)
+        age_ms = s.age_ms(Feed.SOC)
         return None if age_ms is None else age_ms > than_ms
 
     return check
@@ -239,7 +240,7 @@ def amps(s: Situation) -> str:
 
 
 def ages(*feeds: Feed) -> Callable[[Situation], str]:
-    return lambda s: ", ".join(f"{feed.value}: last valid {_shown(s.ages_ms.get(feed))} ms ago" for feed in feeds)
+    return lambda s: ", ".join(f"{feed.value}: last valid {_shown(s.age_ms(feed))} ms ago" for feed in feeds)
 
 
 def alerts(s: Situation) -> str:

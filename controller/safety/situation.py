@@ -17,7 +17,6 @@ LIVE = frozenset(ENERGISED)
 class Situation(NamedTuple):
     """What is known at now_ms.
 
-    ages_ms: how long ago each feed was last valid, None when it never was.
     state, state_since_ms, closed: as the last tick left them. link_voltage_v: the most trusted fresh source, taken at
     link_at_ms. offset_a: the pack's current reading with everything open, None until measured. charge_limit_w and
     discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the SoC moved further
@@ -26,7 +25,6 @@ class Situation(NamedTuple):
 
     now_ms: int
     pack: BatterySnapshot
-    ages_ms: Mapping[Feed, int | None]
     request: InverterRequest
     settings: Settings
     state: State
@@ -69,10 +67,10 @@ class Situation(NamedTuple):
             return None
         return current_a if self.offset_a is None else current_a - self.offset_a
 
-    def round_ms(self, feed: Feed) -> int:
-        """The round of a feed, never below half a second."""
+    def age_ms(self, feed: Feed) -> int | None:
+        """How long ago this feed was last valid; None when it never was."""
         freshness = self.pack.feeds.get(feed)
-        return 500 if freshness is None else max(500, freshness.round_ms)
+        return None if freshness is None else freshness.age_ms(self.now_ms)
 
 
 def required_feeds(wiring: str) -> tuple[Feed, ...]:
