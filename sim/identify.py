@@ -35,8 +35,10 @@ def identify(recording: Recording, batteries: Mapping[str, BatteryProtocol], onl
     """Look at the first seconds. `only`: the battery the user says it is; then just its kind is looked for."""
     if recording.format == "rtu":
         return Identity(None, PackKind(None, None), "an inverter (Modbus RTU on RS485)", ())
+    if only is not None:
+        return Identity(batteries[only], _kind(recording, batteries[only]), None, ())
     ids = _ids(recording)
-    battery = batteries[only] if only else _best(frozenset(ids), batteries)
+    battery = _best(frozenset(ids), batteries)
     if battery is None:
         return Identity(None, PackKind(None, None), _partner(frozenset(ids)), ids)
     return Identity(battery, _kind(recording, battery), None, ids)

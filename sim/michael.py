@@ -41,7 +41,7 @@ LOAD_A = (
 
 def pack() -> TeslaPack:
     """The pack of the story: a used Model 3 at 55 %, with the noise and the offset real sensors have."""
-    return TeslaPack(soc_pct=54.93, temp_c=21.0, offset_a=-0.4, seed=2023)
+    return TeslaPack(soc_pct=54.94, temp_c=21.0, offset_a=-0.4, seed=2023)
 
 
 def story(now_ms: int) -> tuple[float, tuple[Action, ...]]:

@@ -60,11 +60,9 @@ class Tally:
 
     def add(self, signals: tuple[object, ...]) -> None:
         """One tick's values in the order of SIGNALS; None is unknown."""
-        n = 0
-        for value, before in zip(signals, self._before, strict=True):
+        for n, (value, before) in enumerate(zip(signals, self._before, strict=True)):
             if value is not before:
                 self._changed(n, value, before)
-            n += 1
         self._before[:] = signals
         self._ticks += 1
 
