@@ -23,7 +23,7 @@ from controller.safety.rules import RULES, Masked
 from controller.safety.situation import Situation
 from controller.supervisor import DAY_MS, HOUR_MS, INVERTER_GO, Supervisor
 from controller.watch import Watch
-from statecharts.supervisor import SUPERVISOR, State
+from statecharts.supervisor import Contactor, State, energised
 
 NO_PACK, NO_REQUEST = BatterySnapshot(), InverterRequest()
 
@@ -93,9 +93,7 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     """One tick."""
     setup = core.setup
     battery = core.battery.receive(inputs.battery_frames, now_ms)
-    inverter = core.inverter.receive(
-        inputs.inverter_frames, inputs.register_writes, inputs.register_polls, now_ms
-    )
+    inverter = core.inverter.receive(inputs.inverter_frames, inputs.register_writes, inputs.register_polls, now_ms)
     pack, request = battery.snapshot(now_ms), inverter.request(now_ms)
     seen = watch.step(core.watch, pack, setup.settings, _live(core), now_ms)
     faults, sup, cap, answers = _obey(core, inputs.commands, now_ms)
@@ -109,7 +107,7 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     limits = envelope.limits(
         core.limits, pack, setup.settings, faults, _not_offered(sup, setup, withheld), setup.inverter.max_w, cap, now_ms
     )
-    closed = frozenset() if setup.shadow else SUPERVISOR.energised(sup.state, setup.settings.wiring)
+    closed: frozenset[Contactor] = frozenset() if setup.shadow else energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
     inverter, answer = inverter.answer(_view(pack, limits, sup, faults, setup.settings), now_ms)
     record = core.record if setup.shadow else _record(core.record, sup, faults, now_ms)

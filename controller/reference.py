@@ -1,6 +1,6 @@
 """The generated pages: docs/events.md and docs/causes.md, from the running tables.
 
-    python -m controller.reference docs
+python -m controller.reference docs
 """
 
 from __future__ import annotations

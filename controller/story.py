@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller.core import CoreState, masked_rules
+from controller.model.battery import RESOLUTION
 from controller.model.events import Severity
 from controller.model.texts import TEXTS
 from controller.safety.rules import Masked
@@ -43,7 +44,8 @@ def shown(value: object, name: str = "") -> str:
         return "yes" if value else "no"
     unit = unit_of(name)
     if isinstance(value, float):
-        return f"{value:,.4f}".rstrip("0").rstrip(".") + (f" {unit}" if unit else "")
+        text = f"{value:,.{RESOLUTION[name]}f}" if name in RESOLUTION else f"{value:,.4f}".rstrip("0").rstrip(".")
+        return f"{text} {unit}".rstrip()
     return f"{value:,} {unit}".rstrip() if isinstance(value, int) else str(value)
 
 
@@ -193,4 +195,3 @@ def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
         "trace_sha256": result.trace_sha256,
         "inverter_image": image or result.frames_to_inverter,
     }  # fmt: skip
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import cast
 
 from controller import precharge, weld
 from controller.model.battery import PackContactor
@@ -325,7 +326,7 @@ def _unload_by(sup: Supervisor, s: Situation, faults: Faults) -> int:
 
 def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Supervisor:
     """The target state with its clocks started."""
-    target = State(row.target)
+    target = cast(State, row.target)
     was_live, is_live = sup.state in ENERGISED, target in ENERGISED
     sup = replace(sup, state=target, since_ms=s.now_ms, cause=_cause(row, sup, s, faults), unlocking=False)
     if is_live and not was_live:

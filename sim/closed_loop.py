@@ -1,6 +1,6 @@
 """The real loop against the pack model: how the shipped recording was made, and is made again.
 
-    python -m sim.closed_loop sim/logs/m3-michael.log
+python -m sim.closed_loop sim/logs/m3-michael.log
 """
 
 from __future__ import annotations

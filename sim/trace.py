@@ -76,7 +76,7 @@ class Trace:
 
 def values_of(pack: BatterySnapshot) -> tuple[object, ...]:
     """Every scalar signal in the order of SIGNALS; protocols round them to their resolution."""
-    return _VALUES(pack)  # type: ignore[no-any-return]
+    return _VALUES(pack)
 
 
 def _word(n: int, value: object) -> str:

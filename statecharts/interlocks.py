@@ -20,18 +20,14 @@ OVERDUE = SUPERVISOR.timers - {Guard.SETTLED, Guard.OVERLAPPED, Guard.BROKEN, Gu
 FAULT_REASONS = frozenset({Guard.FAULTED, Guard.PACK_REFUSES, Guard.SIGNALS_OVERDUE})
 
 
-FOLLOWS: Mapping[State, frozenset[State]] = {
+FOLLOWS: Mapping[Enum, frozenset[Enum]] = {
     State.STARTING: frozenset({State.STANDBY, State.VERIFYING_OPEN, State.FAULT, State.LOCKED_OUT}),
-    State.STANDBY: frozenset(
-        {State.WAKING_PACK, State.CLOSING_NEGATIVE, State.RUNNING, State.FAULT, State.LOCKED_OUT}
-    ),
+    State.STANDBY: frozenset({State.WAKING_PACK, State.CLOSING_NEGATIVE, State.RUNNING, State.FAULT, State.LOCKED_OUT}),
     State.WAKING_PACK: frozenset(
         {State.CLOSING_POSITIVE, State.RUNNING, State.COOLING_DOWN, State.VERIFYING_OPEN, State.FAULT, State.LOCKED_OUT}
     ),
     State.CLOSING_NEGATIVE: frozenset({State.PRECHARGING, State.VERIFYING_OPEN, State.LOCKED_OUT}),
-    State.PRECHARGING: frozenset(
-        {State.CLOSING_POSITIVE, State.COOLING_DOWN, State.VERIFYING_OPEN, State.LOCKED_OUT}
-    ),
+    State.PRECHARGING: frozenset({State.CLOSING_POSITIVE, State.COOLING_DOWN, State.VERIFYING_OPEN, State.LOCKED_OUT}),
     State.CLOSING_POSITIVE: frozenset({State.RUNNING, State.VERIFYING_OPEN, State.LOCKED_OUT}),
     State.RUNNING: frozenset({State.UNLOADING, State.VERIFYING_OPEN}),
     State.UNLOADING: frozenset({State.OPENING_POSITIVE, State.VERIFYING_OPEN}),
@@ -43,7 +39,7 @@ FOLLOWS: Mapping[State, frozenset[State]] = {
 }
 """Which state may follow which, whatever the rows say."""
 
-ENOUGH: tuple[tuple[State, frozenset[Guard], frozenset[State]], ...] = (
+ENOUGH: tuple[tuple[State, frozenset[Guard], frozenset[Enum]], ...] = (
     (State.STARTING, frozenset({Guard.SELF_TESTED, Guard.SIGNALS_SEEN}), frozenset({State.STANDBY})),
     (State.STARTING, frozenset({Guard.SELF_TESTED, Guard.SIGNALS_OVERDUE}), frozenset({State.STANDBY})),
     (State.STARTING, frozenset({Guard.SIGNALS_OVERDUE}), frozenset({State.STANDBY, State.FAULT})),
@@ -61,7 +57,7 @@ ENOUGH: tuple[tuple[State, frozenset[Guard], frozenset[State]], ...] = (
 )
 """What is enough to go on when nothing is wrong, and where to."""
 
-FAILING: Mapping[State, Mapping[Guard, State]] = {
+FAILING: Mapping[Enum, Mapping[Guard, State]] = {
     State.PRECHARGING: {
         Guard.PRECHARGE_FAILED: State.COOLING_DOWN,
         Guard.PRECHARGE_OVERDUE: State.COOLING_DOWN,
@@ -73,7 +69,7 @@ FAILING: Mapping[State, Mapping[Guard, State]] = {
 }
 """Where a closing that fails ends, when nothing else stops it."""
 
-MEMBERS: Mapping[State, Contactor] = {
+MEMBERS: Mapping[Enum, Contactor] = {
     State.WAKING_PACK: Contactor.PACK,
     State.CLOSING_NEGATIVE: Contactor.NEGATIVE,
     State.PRECHARGING: Contactor.PRECHARGE,
@@ -106,14 +102,14 @@ def _outputs(chart: Chart, step: Step) -> tuple[frozenset[Enum], frozenset[Enum]
 def states_follow_in_order(chart: Chart, step: Step) -> str | None:
     """No state follows another but as FOLLOWS says."""
     source, target = step.source.state, step.target.state
-    if source is not target and target not in FOLLOWS[State(source)]:
+    if source is not target and target not in FOLLOWS[source]:
         return f"{source.name} leads to {target.name}"
     return None
 
 
 def wirings_skip_what_they_lack(chart: Chart, step: Step) -> str | None:
     """No wiring enters a state whose output it does not have."""
-    member = MEMBERS.get(State(step.target.state))
+    member = MEMBERS.get(step.target.state)
     if member is not None and member not in chart.wirings[step.wiring]:
         return f"{step.target.state.name} is entered although wiring {step.wiring} has no {member.value}"
     return None
@@ -231,7 +227,7 @@ def the_way_down_never_turns_back(chart: Chart, step: Step) -> str | None:
 
 def a_failing_closing_goes_no_further(chart: Chart, step: Step) -> str | None:
     """A precharge that failed or is overdue, a pack that refuses or has a load on its link ⇒ off, as FAILING says."""
-    failing = FAILING.get(State(step.source.state), {})
+    failing = FAILING.get(step.source.state, {})
     why = [guard for guard in failing if guard in step.true]
     if not why:
         return None
@@ -259,7 +255,7 @@ def running_is_entered_only_confirmed(chart: Chart, step: Step) -> str | None:
     wired = chart.wirings[step.wiring]
     if step.true & {Guard.OPEN_NOW, Guard.STOP}:
         return f"RUNNING is entered from {step.source.state.name} although {_guards(step.true)}"
-    ways = {
+    ways: Mapping[Enum, set[Guard] | None] = {
         State.CLOSING_POSITIVE: {Guard.POSITIVE_CONFIRMED, Guard.OVERLAPPED} if Contactor.POSITIVE in wired else None,
         State.WAKING_PACK: {Guard.PACK_CLOSED} if Contactor.POSITIVE not in wired else None,
         State.STANDBY: {Guard.READY} if not wired else None,
@@ -275,7 +271,7 @@ def standby_is_entered_only_checked(chart: Chart, step: Step) -> str | None:
     source = step.source.state
     if step.target.state is not State.STANDBY or source is State.STANDBY:
         return None
-    ways = {
+    ways: Mapping[Enum, tuple[set[Guard], ...]] = {
         State.STARTING: ({Guard.SELF_TESTED, Guard.SIGNALS_SEEN}, {Guard.SELF_TESTED, Guard.SIGNALS_OVERDUE}),
         State.VERIFYING_OPEN: ({Guard.OPEN_CHECKED}, {Guard.VERIFY_OVERDUE}),
         State.COOLING_DOWN: ({Guard.COOLED},),

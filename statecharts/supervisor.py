@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum
+from typing import cast
 
 from statecharts.chart import Chart, Row
 
@@ -222,3 +223,8 @@ SUPERVISOR = Chart(
     },
     notes=NOTES,
 )  # fmt: skip
+
+
+def energised(state: State, wiring: str) -> frozenset[Contactor]:
+    """What is energised in a state of the supervisor, in a wiring."""
+    return cast(frozenset[Contactor], SUPERVISOR.energised(state, wiring))

@@ -749,9 +749,7 @@ class TeslaState(NamedTuple):
         sender, frames = self.sender.tick(Contactor.PACK in closed, is_closed, now_ms)
         if sender is self.sender:
             return self, ()
-        return TeslaState(
-            sender, self.box, self.valid_at_ms, self.energy, self.cells, self.content, self.kept
-        ), frames
+        return TeslaState(sender, self.box, self.valid_at_ms, self.energy, self.cells, self.content, self.kept), frames
 
     def _energy_kwh(self, now_ms: int) -> tuple[Value, Value]:
         """Full and remaining, once the layout is known. Rounded away by the caller."""

@@ -113,4 +113,3 @@ SIGNALS: tuple[str, ...] = tuple(
     name for name in BatterySnapshot._fields if name in RESOLUTION or name in ("contactor_state", "hvil_ok")
 )
 """The scalar signals of a snapshot, in their order of declaration."""
-

@@ -147,9 +147,7 @@ def _deratings(before: Limits, pack: BatterySnapshot, settings: Settings) -> Der
     )
 
 
-def _own_sources(
-    pack: BatterySnapshot, max_a: float, derating: Source, bms_w: float | None
-) -> list[tuple[str, float]]:
+def _own_sources(pack: BatterySnapshot, max_a: float, derating: Source, bms_w: float | None) -> list[tuple[str, float]]:
     """What the pack itself bounds in one direction: the configured current, whole and derated, and its BMS."""
     bms = ("BMS", 0.0) if bms_w is None else ("BMS", bms_w)
     if pack.pack_voltage_v is None or pack.current_a is None:

@@ -161,7 +161,8 @@ def _passed(gate: Gate, closed: frozenset[Contactor], now_ms: int) -> Gate:
         since_ms = now_ms
     elif not charging and since_ms is not None:
         recent = tuple((a, b) for a, b in spans if now_ms - b < PRECHARGE_WINDOW_MS)
-        since_ms, spans = None, (*recent, (since_ms, now_ms))
+        spans = (*recent, (since_ms, now_ms))
+        since_ms = None
     return Gate(closed, since_ms, spans)
 
 

@@ -24,9 +24,9 @@ def settings(wiring: str = "own", **values: object) -> GateSettings:
     return replace(base, **values)  # type: ignore[arg-type]
 
 
-def judge(closed, before=frozenset(), wiring="own", pack=CLOSED_PACK, link_v=360.0, blocked="", now_ms=1_000_000, **own):
+def judge(closed, before=frozenset(), wiring="own", pack=CLOSED_PACK, link_v=360.0, blocked=""):
     gate = Gate(frozenset(before))
-    _, outputs = allow(gate, settings(wiring, **own), Outputs(frozenset(closed)), pack, link_v, blocked, now_ms)
+    _, outputs = allow(gate, settings(wiring), Outputs(frozenset(closed)), pack, link_v, blocked, 1_000_000)
     return outputs
 
 
