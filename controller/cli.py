@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -39,9 +40,11 @@ from sim.replay import Replay, Result, Watcher
 from sim.vcan import VirtualBus
 from statecharts import render
 from statecharts.interlocks import verify as verify_chart
+from statecharts.shadow import SHADOW
 from statecharts.supervisor import SUPERVISOR, State
 
 CATALOGUE = Catalogue(BATTERIES, INVERTERS)
+CHARTS = {chart.name: chart for chart in (SUPERVISOR, SHADOW)}
 SYNTHETIC = "synthetic: a recording of packwarden's own Tesla pack model, not of a car"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -313,14 +316,17 @@ def _write(path: Path, text: str) -> None:
 @app.command()
 def diagram(
     format: Annotated[str, typer.Option("--format", help=", ".join((*render.FORMATS, "svg")))] = "mermaid",
+    chart: Annotated[str, typer.Option(help="supervisor, or shadow: the one that follows a recording.")] = "supervisor",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
 ) -> None:
     """Draw the state machine."""
     if format not in (*render.FORMATS, "svg"):
         fail(f"--format {format}: not known; one of {', '.join((*render.FORMATS, 'svg'))}")
+    if chart not in CHARTS:
+        fail(f"--chart {chart}: not known; one of {', '.join(CHARTS)}")
     try:
-        text = render.render(SUPERVISOR, format)
-    except render.MissingTool as error:
+        text = render.render(CHARTS[chart], format)
+    except (render.MissingTool, subprocess.TimeoutExpired) as error:
         fail(str(error))
     if output is None:
         typer.echo(text, nl=False)
