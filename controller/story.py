@@ -12,6 +12,7 @@ from controller.core import CoreState, masked_rules
 from controller.model.battery import RESOLUTION
 from controller.model.events import Severity
 from controller.model.texts import TEXTS
+from controller.safety.envelope import Limits
 from controller.safety.rules import Masked
 from sim.replay import Result
 from statecharts.interlocks import Verdict
@@ -62,9 +63,7 @@ def tell(console: Console, result: Result, headline: Sequence[str]) -> None:
     _states(console, result)
     _events(console, result)
     _signals(console, result)
-    assert result.core is not None
-    _limits(console, result.core)
-    _image(console, result)
+    _published(console, result)
     _masked(console, result)
 
 
@@ -115,25 +114,31 @@ def _signals(console: Console, result: Result) -> None:
     console.print()
 
 
-def _limits(console: Console, core: CoreState) -> None:
-    limits = core.limits
-    console.print("[bold]Limits at the end[/bold]")
-    console.print(f"  charge    {int(limits.charge_w):>7,} W   bounded by {limits.charge_by}", highlight=False)
-    console.print(f"  discharge {int(limits.discharge_w):>7,} W   bounded by {limits.discharge_by}", highlight=False)
+def _published(console: Console, result: Result) -> None:
+    """Limits and register image: when the inverter was told ACTIVE last, and at the end."""
+    assert result.core is not None
+    active = result.active
+    if active is not None and active.registers is not result.registers:
+        _limits(console, f"when it was told ACTIVE last ({active.t_ms / 1000:.2f} s)", active.limits)
+        _image(console, result.core, active.registers)
+        console.print()
+    _limits(console, "at the end", result.core.limits)
+    _image(console, result.core, result.registers)
     console.print()
 
 
-def _image(console: Console, result: Result) -> None:
-    if not result.registers:
-        return
-    assert result.core is not None
-    named = result.core.setup.inverter.explain(result.registers)
-    console.print(f"[bold]What the inverter would read at the end[/bold] ({result.core.setup.inverter.title})")
+def _limits(console: Console, when: str, limits: Limits) -> None:
+    console.print(f"[bold]Limits and what the inverter would read, {when}[/bold]")
+    console.print(f"  charge    {int(limits.charge_w):>7,} W   bounded by {limits.charge_by}", highlight=False)
+    console.print(f"  discharge {int(limits.discharge_w):>7,} W   bounded by {limits.discharge_by}", highlight=False)
+
+
+def _image(console: Console, core: CoreState, registers: Mapping[int, tuple[int, ...]]) -> None:
+    named = core.setup.inverter.explain(registers) if registers else {}
     for block in (201, 301):
         if values := named.get(block):
             words = ", ".join(f"{name} {shown(value, name)}" for name, value in values.items())
             console.print(f"  {block}: {escape(words)}", highlight=False)
-    console.print()
 
 
 def _masked(console: Console, result: Result) -> None:
@@ -173,7 +178,8 @@ def verdict_json(verdict: Verdict, wall_s: float) -> dict[str, object]:
 def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
     """The object `--json` prints: the contract other tools rely on (design note, Commands)."""
     assert result.core is not None
-    image = {str(block): list(words) for block, words in result.registers.items() if block in (101, 201, 301, 401)}
+    image = _blocks(result.registers)
+    active = result.active
     return {
         "schema": 1,
         **about,
@@ -188,10 +194,22 @@ def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
         ],
         "signals": {name: summary.as_json() for name, summary in result.signals.items()},
         "cells_v": list(result.core.pack.cells_v),
-        "limits": {
-            "charge_w": int(result.core.limits.charge_w), "discharge_w": int(result.core.limits.discharge_w),
-            "charge_by": result.core.limits.charge_by, "discharge_by": result.core.limits.discharge_by,
+        "limits": _limits_json(result.core.limits),
+        "last_active": None if active is None else {
+            "t_s": active.t_ms / 1000, "limits": _limits_json(active.limits),
+            "inverter_image": _blocks(active.registers),
         },
         "trace_sha256": result.trace_sha256,
         "inverter_image": image or result.frames_to_inverter,
+    }  # fmt: skip
+
+
+def _blocks(registers: Mapping[int, tuple[int, ...]]) -> dict[str, list[int]]:
+    return {str(block): list(words) for block, words in registers.items() if block in (101, 201, 301, 401)}
+
+
+def _limits_json(limits: Limits) -> dict[str, object]:
+    return {
+        "charge_w": int(limits.charge_w), "discharge_w": int(limits.discharge_w),
+        "charge_by": limits.charge_by, "discharge_by": limits.discharge_by,
     }  # fmt: skip

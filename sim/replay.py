@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -14,10 +14,12 @@ from controller.model.battery import SIGNALS
 from controller.model.events import Notice
 from controller.model.settings import Settings
 from controller.ports import CanFrame, Outputs
+from controller.safety.envelope import Limits
 from controller.safety.situation import missing_feeds
 from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, MemoryRegisters, MemoryRelays
 from sim.recording import Recording
 from sim.trace import Trace
+from statecharts.supervisor import State
 
 
 @dataclass
@@ -87,14 +89,24 @@ class StateChange:
     cause: str
 
 
+@dataclass(frozen=True)
+class Active:
+    """The last tick in which the inverter was told ACTIVE: what was published then."""
+
+    t_ms: int
+    limits: Limits
+    registers: Mapping[int, tuple[int, ...]]
+
+
 @dataclass
 class Result:
-    """What a run showed. missing: required signals unknown at the end, by name."""
+    """What a run showed. missing: required signals unknown at the end, by name. active: None when it never was told."""
 
     states: list[StateChange] = field(default_factory=list)
     events: list[tuple[int, Notice]] = field(default_factory=list)
     signals: dict[str, Summary] = field(default_factory=dict)
-    registers: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    registers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    active: Active | None = None
     frames_to_inverter: list[str] = field(default_factory=list)
     missing: tuple[str, ...] = ()
     ticks: int = 0
@@ -136,6 +148,7 @@ class Replay:
         result = Result()
         result.states.append(StateChange(0, self.loop.state.supervisor.state.value, "boot"))
         tally = Tally()
+        active: tuple[int, Limits, Mapping[int, tuple[int, ...]]] | None = None
         for now_ms in self._ticks():
             _, outputs = self.loop.tick()
             state = self.loop.state
@@ -144,10 +157,13 @@ class Replay:
             supervisor = state.supervisor
             if supervisor.state.value != result.states[-1].state:
                 result.states.append(StateChange(now_ms, supervisor.state.value, supervisor.cause))
+            if supervisor.state is State.RUNNING and not state.faults.held:
+                active = (now_ms, state.limits, outputs.registers)
             for watch in watchers:
                 watch(now_ms, state, outputs)
             result.ticks += 1
         result.signals = tally.finished()
+        result.active = Active(*active) if active else None
         return self._finished(result)
 
     def _ticks(self) -> Iterator[int]:
