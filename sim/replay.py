@@ -193,7 +193,7 @@ class Replay:
         state = self.loop.state
         wiring = state.setup.settings.wiring
         result.events = self.events.seen
-        result.registers = dict(self.registers.blocks)
+        result.registers = self.registers.blocks
         result.missing = tuple(feed.value for feed in missing_feeds(state.pack, wiring, self.clock.ms))
         result.trace_sha256 = self.trace.sha256
         result.core = state
