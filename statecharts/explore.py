@@ -61,9 +61,11 @@ def first_match(rows: tuple[Row, ...], true: frozenset[Enum]) -> Row | None:
 
 
 class Exploration:
-    """All reachable steps of a chart in one wiring. `always` are guards tried even where no row reads them."""
+    """All reachable steps of a chart in one wiring. `always`: the guards tried in a state though no row reads them."""
 
-    def __init__(self, chart: Chart, wiring: str, witnesses: frozenset[Enum], always: frozenset[Enum]) -> None:
+    def __init__(
+        self, chart: Chart, wiring: str, witnesses: frozenset[Enum], always: Callable[[Enum], frozenset[Enum]]
+    ) -> None:
         self.chart, self.wiring, self.witnesses, self.always = chart, wiring, witnesses, always
         self.steps: list[Step] = []
         self._came_by: dict[Node, Step | None] = {}
@@ -90,7 +92,8 @@ class Exploration:
     def _combinations(self, state: Enum) -> Iterator[frozenset[Enum]]:
         wired = self.chart.wired[self.wiring]
         read = self.chart.reads(state)
-        tried = [g for g in self.chart.guards if (g in read or g in self.always) and g not in wired]
+        always = self.always(state)
+        tried = [g for g in self.chart.guards if (g in read or g in always) and g not in wired]
         constant = [g for g in read if wired.get(g)]
         for answers in product((False, True), repeat=len(tried)):
             yield frozenset(constant + [g for g, yes in zip(tried, answers, strict=True) if yes])

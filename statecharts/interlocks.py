@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from itertools import islice
 
 from statecharts.chart import Chart
 from statecharts.explore import Counterexample, Exploration, Step, unbounded_stay, unreached
@@ -65,6 +67,7 @@ FAILING: Mapping[Enum, Mapping[Guard, State]] = {
     State.WAKING_PACK: {
         Guard.PACK_REFUSES: State.FAULT,
         Guard.LINK_LOADED: State.COOLING_DOWN,
+        Guard.WAKING_OVERDUE: State.COOLING_DOWN,
     },
 }
 """Where a closing that fails ends, when nothing else stops it."""
@@ -323,7 +326,8 @@ def what_opened_is_checked(chart: Chart, step: Step) -> str | None:
     """An immediate cause, every way down and a pack found closed end in VERIFYING_OPEN, left with a verdict only."""
     before, after = _outputs(chart, step)
     source, target = step.source.state, step.target.state
-    if source is State.STARTING and Guard.PACK_FOUND_CLOSED in step.true and target in (source, State.STANDBY):
+    checked = (State.VERIFYING_OPEN, State.LOCKED_OUT)
+    if source is State.STARTING and Guard.PACK_FOUND_CLOSED in step.true and target not in checked:
         return f"a pack found closed leads to {target.name}, unchecked"
     verdicts = {Guard.OPEN_CHECKED, Guard.VERIFY_OVERDUE, Guard.WELDED}
     if source is State.VERIFYING_OPEN and target is not source and not step.true & verdicts:
@@ -382,24 +386,39 @@ class Verdict:
     steps: int
 
 
+def explorations_of(chart: Chart) -> list[Exploration]:
+    """All reachable steps, a wiring each."""
+    return [Exploration(chart, wiring, WITNESSES, _always_tried) for wiring in chart.wirings]
+
+
+def _always_tried(state: Enum) -> frozenset[Enum]:
+    """Guards a property asks about: a row that is missing must not hide them."""
+    enough = [guards for other, guards, _ in ENOUGH if other is state]
+    return ALWAYS_TRIED.union(FUSE, *enough)
+
+
+def broken(chart: Chart, explorations: list[Exploration]) -> Iterator[Counterexample]:
+    """Every broken property, one counter-example each, as they are found."""
+    for interlock in INTERLOCKS:
+        examples = (e.broken(_name_of(interlock), partial(interlock, chart)) for e in explorations)
+        yield from islice((example for example in examples if example), 1)
+    if energising := stop_rows_energise_nothing(chart):
+        yield energising
+    yield from (example for e in explorations if (example := unbounded_stay(e)))
+    yield from unreached(chart, explorations)
+
+
 def verify(chart: Chart) -> Verdict:
     """Check every property in every wiring."""
-    explorations = [Exploration(chart, wiring, WITNESSES, ALWAYS_TRIED | FUSE) for wiring in chart.wirings]
+    explorations = explorations_of(chart)
     steps = sum(len(e.steps) for e in explorations)
-    broken: list[Counterexample] = []
-    checked: list[tuple[str, int]] = []
-    for interlock in INTERLOCKS:
-        rule = interlock.__name__.replace("_", " ")
-        checked.append((rule, steps))
-        for exploration in explorations:
-            if found := exploration.broken(rule, lambda step, wrong=interlock: wrong(chart, step)):  # type: ignore[misc]
-                broken.append(found)
-                break
+    checked = [(_name_of(interlock), steps) for interlock in INTERLOCKS]
     checked.append(("no stop row energises anything", len(chart.rows)))
-    if found := stop_rows_energise_nothing(chart):
-        broken.append(found)
     checked.append(("every passing state is left in bounded time", steps))
-    broken.extend(found for e in explorations if (found := unbounded_stay(e)))
     checked.append(("every state can be reached, every row can fire", len(chart.rows)))
-    broken.extend(unreached(chart, explorations))
-    return Verdict(tuple(checked), tuple(broken), len(chart.states), len(chart.rows), steps)
+    found = tuple(broken(chart, explorations))
+    return Verdict(tuple(checked), found, len(chart.states), len(chart.rows), steps)
+
+
+def _name_of(interlock: Wrong) -> str:
+    return interlock.__name__.replace("_", " ")

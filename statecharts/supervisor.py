@@ -120,9 +120,9 @@ ROWS = (
     # the ladder
     Row(S.WAKING_PACK, (G.PACK_REFUSES,), S.FAULT, "pack-refuses"),
     Row(S.WAKING_PACK, (G.LINK_LOADED,), S.COOLING_DOWN, "link-loaded"),
+    Row(S.WAKING_PACK, (G.WAKING_OVERDUE,), S.COOLING_DOWN, "waking-overdue"),
     Row(S.WAKING_PACK, (G.PACK_CLOSED, G.WIRED_POSITIVE), S.CLOSING_POSITIVE, "pack-closed"),
     Row(S.WAKING_PACK, (G.PACK_CLOSED,), S.RUNNING, "pack-closed"),
-    Row(S.WAKING_PACK, (G.WAKING_OVERDUE,), S.COOLING_DOWN, "waking-overdue"),
     Row(S.CLOSING_NEGATIVE, (G.NEGATIVE_CONFIRMED, G.SETTLED), S.PRECHARGING, "negative-closed"),
     Row(S.CLOSING_NEGATIVE, (G.NEGATIVE_OVERDUE,), S.VERIFYING_OPEN, "negative-overdue"),
     Row(S.PRECHARGING, (G.PRECHARGE_FAILED,), S.COOLING_DOWN, "precharge-failed"),

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from statecharts.chart import Chart, ChartError, Row
-from statecharts.interlocks import INTERLOCKS, verify
+from statecharts.explore import first_match
+from statecharts.interlocks import INTERLOCKS, broken, explorations_of, verify
 from statecharts.supervisor import SUPERVISOR, Contactor, Guard, State
 
 Change = Callable[[Row], Row | None]
@@ -113,28 +115,28 @@ def test_a_weld_that_does_not_lock_out_is_found():
     assert "a weld locks out" in broken_rules(changed(forget))
 
 
-HARMLESS = {
-    ("drop WIRED_POSITIVE", "CLOSING_POSITIVE --fuse-clearing--> CLOSING_POSITIVE"),
-    # the rows swapped lead to the same place, or out of two that stop both are right
-    ("swap", "UNLOADING --fuse-clearing--> UNLOADING"),
-    ("swap", "UNLOADING --open-now--> VERIFYING_OPEN"),
-    ("swap", "OPENING_POSITIVE --open-now--> VERIFYING_OPEN"),
-    ("swap", "WAKING_PACK --stop--> VERIFYING_OPEN"),
-    ("swap", "PRECHARGING --stop--> VERIFYING_OPEN"),
-    ("swap", "RUNNING --weld-suspected--> UNLOADING"),
-    ("swap", "STARTING --self-tested--> STANDBY"),
-    ("swap", "STANDBY --ready--> WAKING_PACK"),
-    ("swap", "STANDBY --ready--> CLOSING_NEGATIVE"),
-    ("swap", "WAKING_PACK --pack-refuses--> FAULT"),
-    ("swap", "WAKING_PACK --pack-closed--> RUNNING"),
-    ("swap", "CLOSING_NEGATIVE --negative-closed--> PRECHARGING"),
-    ("swap", "PRECHARGING --precharge-failed--> COOLING_DOWN"),
-    ("swap", "CLOSING_POSITIVE --positive-closed--> RUNNING"),
-    ("swap", "UNLOADING --unloaded--> OPENING_POSITIVE"),
-    ("swap", "UNLOADING --unloaded--> VERIFYING_OPEN"),
-    ("swap", "VERIFYING_OPEN --open-checked--> STANDBY"),
+HARMLESS: dict[tuple[str, str], str] = {
+    ("swap", "WAKING_PACK --link-loaded--> COOLING_DOWN"): "refusing with a load on the link: off either way",
+    ("swap", "CLOSING_NEGATIVE --negative-overdue--> VERIFYING_OPEN"): "confirmed in the very tick of the deadline",
+    ("swap", "CLOSING_POSITIVE --positive-overdue--> VERIFYING_OPEN"): "confirmed in the very tick of the deadline",
+    ("drop WIRED_POSITIVE", "CLOSING_POSITIVE --fuse-clearing--> CLOSING_POSITIVE"): "other wirings never get there",
 }
-"""Changes of one row that leave the machine safe. Everything else must be found."""
+"""Changes of one row that change the machine and leave it safe, with the reason. Everything else must be found."""
+
+
+def same_machine(chart: Chart) -> bool:
+    """Whether a chart leads where ours does, whatever the guards say."""
+    for wiring, state in product(chart.wirings, State):
+        wired = chart.wired[wiring]
+        read = {*chart.reads(state), *SUPERVISOR.reads(state)}
+        free = [g for g in Guard if g in read and g not in wired]
+        constant = {g for g in read if wired.get(g)}
+        for answers in product((False, True), repeat=len(free)):
+            true = frozenset(constant | {g for g, yes in zip(free, answers, strict=True) if yes})
+            ours, theirs = first_match(SUPERVISOR.rows_from(state), true), first_match(chart.rows_from(state), true)
+            if (ours.target if ours else state) is not (theirs.target if theirs else state):
+                return False
+    return True
 
 
 def damages() -> Iterator[tuple[str, str, Callable[[], Chart]]]:
@@ -179,7 +181,7 @@ def test_no_damage_to_a_single_row_goes_unnoticed(part: int):
             damaged = build()
         except ChartError:
             continue
-        if not verify(damaged).broken:
+        if not next(broken(damaged, explorations_of(damaged)), None) and not same_machine(damaged):
             unnoticed.append(f"{what}: {name}")
-    assert unnoticed == []
+    assert unnoticed == [], unnoticed
     assert tried > 80
