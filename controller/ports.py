@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -66,17 +66,17 @@ class Record:
 
 
 NO_FEEDBACK: Mapping[Contactor, bool | None] = MappingProxyType({})
+NO_REGISTERS: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(NamedTuple):
     """Everything that reached us since the last tick. None and a missing key mean "not known, not wired"."""
 
     battery_frames: Sequence[CanFrame] = ()
     inverter_frames: Sequence[CanFrame] = ()
     register_writes: Sequence[RegisterWrite] = ()
     register_polls: int = 0
-    feedback: Mapping[Contactor, bool | None] = field(default_factory=lambda: NO_FEEDBACK)
+    feedback: Mapping[Contactor, bool | None] = NO_FEEDBACK
     estop_ok: bool | None = None
     interlock_ok: bool | None = None
     link_voltage_v: float | None = None
@@ -85,14 +85,13 @@ class Inputs:
     stored_seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outputs:
+class Outputs(NamedTuple):
     """Everything one tick decided. closed: exactly these outputs are energised. heartbeat: the tick was healthy."""
 
     closed: frozenset[Contactor] = frozenset()
     battery_frames: tuple[CanFrame, ...] = ()
     inverter_frames: tuple[CanFrame, ...] = ()
-    registers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    registers: Mapping[int, tuple[int, ...]] = NO_REGISTERS
     events: tuple[Notice, ...] = ()
     record: Record | None = None
     heartbeat: bool = False

@@ -5,7 +5,7 @@ What it checks it works out again from the snapshot, by its own means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from controller.model.battery import BatterySnapshot, PackContactor
 from controller.model.events import Event, Notice, Severity
@@ -57,8 +57,8 @@ def allow(
     )
     if refusal:
         notice = Notice(Event.GATE_REFUSED, Severity.OPEN, refusal)
-        wanted = replace(
-            wanted, closed=frozenset(), battery_frames=(), inverter_frames=(), heartbeat=False,
+        wanted = wanted._replace(
+            closed=frozenset(), battery_frames=(), inverter_frames=(), heartbeat=False,
             events=(*wanted.events, notice),
         )  # fmt: skip
     if wanted.closed == gate.closed:

@@ -97,7 +97,7 @@ def pack_data_older(extra_ms: int) -> Condition:
             freshness = s.pack.feeds.get(feed)
             if freshness is None or freshness.valid_at_ms is None:
                 worst = None
-            elif s.now_ms - freshness.valid_at_ms > max(500, 5 * freshness.round_ms) + extra_ms:
+            elif (late_ms := s.now_ms - freshness.valid_at_ms - extra_ms) > 500 and late_ms > 5 * freshness.round_ms:
                 return True
         return worst
 
