@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import NamedTuple
 
-from controller import supervisor, watch
+from controller import supervisor, watch, weld
 from controller.batteries.base import BatteryProtocol, BatteryState
 from controller.inverters.base import InverterProtocol, InverterState
 from controller.model.battery import BatterySnapshot
@@ -39,6 +40,30 @@ class Setup:
     shadow: bool = False
 
 
+class Kept(NamedTuple):
+    """What must survive a restart, with stamps of this run."""
+
+    closed: bool = False
+    locked_out: bool = False
+    latched: tuple[str, ...] = ()
+    tries: int = 0
+    closings_ms: tuple[int, ...] = ()
+    precharges_ms: tuple[tuple[int, int], ...] = ()
+    unclean_ms: tuple[int, ...] = ()
+
+    def as_record(self, seq: int, now_ms: int) -> Record:
+        """With ages instead of stamps: no clock is trusted at boot."""
+        return Record(
+            seq=seq, closed=self.closed, locked_out=self.locked_out, latched=self.latched, tries=self.tries,
+            closings_age_ms=tuple(now_ms - at for at in self.closings_ms),
+            precharges_age_ms=tuple((now_ms - at, ms) for at, ms in self.precharges_ms),
+            unclean_age_ms=tuple(now_ms - at for at in self.unclean_ms),
+        )  # fmt: skip
+
+
+NOTHING_KEPT = Kept()
+
+
 class CoreState(NamedTuple):
     """Everything the next tick needs. pack, request, limits, withheld are the last tick's, for whoever shows them."""
 
@@ -50,13 +75,13 @@ class CoreState(NamedTuple):
     limits: envelope.Limits
     watch: Watch
     gate: gate.Gate
-    cap: envelope.Cap | None = None
+    cap: envelope.Cap = envelope.NO_CAP
     record: Record | None = None
     pack: BatterySnapshot = NO_PACK
     request: InverterRequest = NO_REQUEST
     withheld: tuple[str, ...] = ()
-    gate_refused: bool = False
     started_ms: int = 0
+    kept: Kept = NOTHING_KEPT
 
 
 def start(
@@ -70,12 +95,16 @@ def start(
         silent=shadow,
     )  # fmt: skip
     kept = record or Record()
+    clean = record is not None and not kept.closed and not kept.latched and not kept.locked_out
+    unclean_ms = tuple(now_ms - age for age in kept.unclean_age_ms if age < DAY_MS)
+    if kept.closed:
+        unclean_ms = (*unclean_ms, now_ms)
     sup = Supervisor(
-        since_ms=now_ms, off_since_ms=now_ms, auto_enables=settings.contactors.auto_enable and record is not None,
+        since_ms=now_ms, off_since_ms=now_ms, auto_enables=settings.contactors.auto_enable and clean,
         locked=kept.locked_out, found_closed=kept.closed, tries=kept.tries,
         closings_ms=tuple(now_ms - age for age in kept.closings_age_ms),
         precharges_ms=tuple((now_ms - age, ms) for age, ms in kept.precharges_age_ms),
-        unclean_ms=(*(now_ms - age for age in kept.unclean_age_ms), *((now_ms,) if kept.closed else ())),
+        unclean_ms=unclean_ms,
     )  # fmt: skip
     return CoreState(
         Setup(settings, battery, inverter, gate_settings, shadow), battery.start(settings.battery_options),
@@ -95,83 +124,92 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     battery = core.battery.receive(inputs.battery_frames, now_ms)
     inverter = core.inverter.receive(inputs.inverter_frames, inputs.register_writes, inputs.register_polls, now_ms)
     pack, request = battery.snapshot(now_ms), inverter.request(now_ms)
-    seen = watch.step(core.watch, pack, setup.settings, _live(core), now_ms)
+    seen = watch.step(core.watch, pack, setup.settings, inputs, core.supervisor.state is State.STANDBY, now_ms)
     faults, sup, cap, answers = _obey(core, inputs.commands, now_ms)
     situation = _situation(core, sup, inputs, pack, request, seen, now_ms)
-    faults = monitor.step(faults, situation)
-    sup = _permit(replace(sup, stored_seq=inputs.stored_seq) if sup.stored_seq != inputs.stored_seq else sup,
-                  core, situation, faults)  # fmt: skip
+    faults = monitor.step(faults, situation, now_ms - core.limits.at_ms)
+    if sup.stored_seq != inputs.stored_seq:
+        sup = replace(sup, stored_seq=inputs.stored_seq)
+    if sup.state is State.STANDBY and not setup.shadow:
+        sup = supervisor.permit(sup, situation, faults, (core.record.seq if core.record else 0) + 1)
     was = sup.state
     sup, row = supervisor.step(sup, situation, faults)
-    withheld = supervisor.withheld(situation, sup, faults) if sup.state is State.STANDBY and not setup.shadow else ()
+    withheld = _withheld(sup, situation, faults) if sup.state is State.STANDBY and not setup.shadow else ()
     limits = envelope.limits(
         core.limits, pack, setup.settings, faults, _not_offered(sup, setup, withheld), setup.inverter.max_w, cap, now_ms
     )
     closed: frozenset[Contactor] = frozenset() if setup.shadow else energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
     inverter, answer = inverter.answer(_view(pack, limits, sup, faults, setup.settings), now_ms)
-    record = core.record if setup.shadow else _record(core.record, sup, faults, now_ms)
+    kept = core.kept if setup.shadow else _kept(sup, faults)
+    record = core.record if kept == core.kept else kept.as_record(_seq(core.record) + 1, now_ms)
+    store = record is not core.record or (sup.stored_seq < _seq(record) and now_ms % RETRY_MS == 0)
     news = (*answers, *faults.news, *_told(was, sup, situation, row is not None))
     wanted = Outputs(
         closed, battery_frames, () if setup.shadow else answer.frames, answer.registers or {}, news,
-        record if record is not core.record else None, heartbeat=not inputs.breakdowns,
+        record if store else None, heartbeat=not inputs.breakdowns,
     )  # fmt: skip
     blocked = _blocked(faults)
     gated, outputs = gate.allow(core.gate, setup.gate, wanted, pack, situation.link_voltage_v, blocked, now_ms)
     after = CoreState(
         setup, battery, inverter, faults, sup, limits, seen, gated, cap, record, pack, request, withheld,
-        core.gate_refused or gate.refused(outputs), core.started_ms,
+        core.started_ms, kept,
     )  # fmt: skip
     return after, outputs
 
 
-def _live(core: CoreState) -> bool:
-    return bool(core.gate.closed) or core.supervisor.state in (State.RUNNING, State.UNLOADING)
+def _withheld(sup: Supervisor, s: Situation, faults: monitor.Faults) -> tuple[str, ...]:
+    """Why STANDBY is kept, in words."""
+    reasons = supervisor.withheld(s, sup, faults)
+    waiting = sup.recorded_seq is not None and sup.stored_seq < sup.recorded_seq
+    return (*reasons, "record: not stored yet") if waiting else reasons
 
 
 def _situation(
     core: CoreState, sup: Supervisor, inputs: Inputs, pack: BatterySnapshot, request: InverterRequest, seen: Watch,
     now_ms: int,
 ) -> Situation:  # fmt: skip
-    setup = core.setup
-    link_v, link_at_ms = _link(inputs, pack, request, now_ms)
-    breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate_refused else frozenset())
+    setup, settled = core.setup, supervisor.settled(sup)
+    link_v, link_at_ms = _link(inputs, pack, request)
+    estop_ok = False if seen.estop_seen and inputs.estop_ok is None else inputs.estop_ok
+    interlock_ok = False if seen.interlock_seen and inputs.interlock_ok is None else inputs.interlock_ok
+    breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate.refusal else frozenset())
     return Situation(
         now_ms=now_ms, pack=pack, request=request, settings=setup.settings, state=sup.state,
-        state_since_ms=sup.since_ms, closed=core.gate.closed, feedback=inputs.feedback, estop_ok=inputs.estop_ok,
-        interlock_ok=inputs.interlock_ok, link_voltage_v=link_v, link_at_ms=link_at_ms, breakdowns=breakdowns,
+        state_since_ms=sup.since_ms, closed=core.gate.closed, feedback=inputs.feedback, estop_ok=estop_ok,
+        interlock_ok=interlock_ok, link_voltage_v=link_v, link_at_ms=link_at_ms, breakdowns=breakdowns,
         offset_a=seen.offset_a, charge_limit_w=core.limits.charge_w, discharge_limit_w=core.limits.discharge_w,
         corrupt=seen.corrupt, soc_jumped=seen.jumped, weld_measured=sup.link.suspected, tries=sup.tries,
-        closings_hour=supervisor.closings_within(sup, HOUR_MS, now_ms),
-        closings_day=supervisor.closings_within(sup, DAY_MS, now_ms),
+        closings_hour=supervisor.closings_within(settled, HOUR_MS, now_ms),
+        closings_day=supervisor.closings_within(settled, DAY_MS, now_ms),
+        feedback_lost=any(inputs.feedback.get(member) is None for member in seen.fed_back),
+        off_since_ms=sup.off_since_ms,
         unclean=sup.found_closed, unclean_day=len(sup.unclean_ms), started_ms=core.started_ms,
         inverter_zero_ms=setup.inverter.zero_ms, inverter_silent_ms=setup.inverter.silent_ms,
         inverter_follow_ms=setup.inverter.follow_ms, inverter_asks=setup.inverter.asks, shadow=setup.shadow,
     )  # fmt: skip
 
 
-def _link(
-    inputs: Inputs, pack: BatterySnapshot, request: InverterRequest, now_ms: int
-) -> tuple[float | None, int | None]:
+def _link(inputs: Inputs, pack: BatterySnapshot, request: InverterRequest) -> tuple[float | None, int | None]:
     """The link voltage from its most trusted source: a shunt of ours, the pack, the inverter."""
     if inputs.link_voltage_v is not None:
-        return inputs.link_voltage_v, now_ms
+        return inputs.link_voltage_v, inputs.link_at_ms
     if pack.link_voltage_v is not None:
         return pack.link_voltage_v, pack.link_at_ms
     return request.link_voltage_v, request.link_at_ms
 
 
-Obeyed = tuple[monitor.Faults, Supervisor, envelope.Cap | None]
+Obeyed = tuple[monitor.Faults, Supervisor, envelope.Cap]
 
 
 def _obey(core: CoreState, commands: Sequence[Command], now_ms: int) -> tuple[*Obeyed, tuple[Notice, ...]]:
     """Commands are wishes: each is taken up, or refused with a reason."""
-    faults, sup, cap = core.faults, core.supervisor, core.cap
+    faults, sup, cap = core.faults, core.supervisor, core.cap.at(now_ms)
     answers: list[Notice] = []
-    if cap is not None and now_ms >= cap.until_ms:
-        cap = None
+    if sup.auto_enables and faults.held:
+        sup = replace(sup, auto_enables=False)
     if sup.auto_enables and now_ms - core.started_ms >= core.setup.settings.contactors.auto_enable_ms:
-        sup = replace(sup, auto_enables=False, enabled=not faults.held and not sup.locked)
+        sup = replace(sup, auto_enables=False, enabled=True)
     for command in commands:
         (faults, sup, cap), why = _obey_one(command, (faults, sup, cap), core.setup.shadow, now_ms)
         if why:
@@ -186,23 +224,33 @@ def _obey_one(command: Command, before: Obeyed, shadow: bool, now_ms: int) -> tu
     match command.kind:
         case CommandKind.ENABLE if shadow:
             return before, "this pack answers to somebody else"
+        case CommandKind.ENABLE if sup.exiting:
+            return before, "the service is stopping"
         case CommandKind.ENABLE:
             return (faults, replace(sup, enabled=True), cap), ""
         case CommandKind.STOP:
-            return (faults, replace(sup, enabled=False), cap), ""
+            return (faults, replace(sup, enabled=False, auto_enables=False), cap), ""
         case CommandKind.SERVICE_STOP:
-            return (faults, replace(sup, enabled=False, exiting=True), cap), ""
+            return (faults, replace(sup, enabled=False, auto_enables=False, exiting=True), cap), ""
         case CommandKind.ACKNOWLEDGE:
             return _acknowledge(command.name, before)
         case CommandKind.UNLOCK if sup.state is not State.LOCKED_OUT:
             return before, "it is not locked out"
         case CommandKind.UNLOCK:
-            return (monitor.unlock(faults), replace(sup, unlocking=True), cap), ""
+            return (monitor.unlock(faults), replace(sup, unlocking=True, link=weld.UNWATCHED), cap), ""
         case CommandKind.CAP:
             wishes = [w for w in (command.charge_w, command.discharge_w) if w is not None]
-            if not wishes or min(wishes) < 0 or command.for_ms <= 0:
+            if not wishes or not all(isfinite(w) and w >= 0 for w in wishes) or command.for_ms <= 0:
                 return before, "a cap needs watts of 0 or more and a time"
-            return (faults, sup, envelope.Cap(command.charge_w, command.discharge_w, now_ms + command.for_ms)), ""
+            return (faults, sup, _capped(cap, command, now_ms + command.for_ms)), ""
+
+
+def _capped(cap: envelope.Cap, command: Command, until_ms: int) -> envelope.Cap:
+    """With the directions the command names; the other one stays as it is."""
+    charge, discharge = (
+        None if w is None else envelope.Bound(w, until_ms) for w in (command.charge_w, command.discharge_w)
+    )
+    return envelope.Cap(charge or cap.charge, discharge or cap.discharge)
 
 
 def _acknowledge(name: str, before: Obeyed) -> tuple[Obeyed, str]:
@@ -217,18 +265,6 @@ def _acknowledge(name: str, before: Obeyed) -> tuple[Obeyed, str]:
         return (monitor.release(faults, Event.UNCLEAN_RESTARTS_SPENT), replace(sup, unclean_ms=()), cap), ""
     faults, why = monitor.acknowledge(faults, name)
     return (faults, sup, cap), why or ""
-
-
-def _permit(sup: Supervisor, core: CoreState, s: Situation, faults: monitor.Faults) -> Supervisor:
-    """Once every permission is present, this closing is put on record; the ladder waits until it is stored."""
-    if s.shadow or sup.state is not State.STANDBY:
-        return sup
-    permitted = not supervisor.withheld(s, sup, faults)
-    if permitted and sup.recorded_seq is None:
-        return replace(sup, recorded_seq=(core.record.seq if core.record else 0) + 1)
-    if not permitted and sup.recorded_seq is not None:
-        return replace(sup, recorded_seq=None)
-    return sup
 
 
 def _not_offered(sup: Supervisor, setup: Setup, withheld: tuple[str, ...]) -> str:
@@ -247,7 +283,7 @@ def _view(
     running = sup.state is State.RUNNING
     latched = bool(faults.held) or sup.state in (State.FAULT, State.LOCKED_OUT)
     status = InverterStatus.STANDBY
-    if latched:
+    if latched or (settings.wiring == "none" and not running):  # off is not disconnected there
         status = InverterStatus.FAULT
     elif running:
         status = InverterStatus.ACTIVE
@@ -266,29 +302,18 @@ def _view(
     )  # fmt: skip
 
 
-def _record(before: Record | None, sup: Supervisor, faults: monitor.Faults, now_ms: int) -> Record | None:
-    """What must survive a restart; a new one, with the next seq, only when something in it changed."""
+def _kept(sup: Supervisor, faults: monitor.Faults) -> Kept:
     closed = sup.recorded_seq is not None or sup.state in _CLOSED_ON_RECORD
     latched = tuple(rule.id.value for rule in faults.held)
-    kept = before or Record()
-    same = (
-        kept.closed == closed
-        and kept.locked_out == sup.locked
-        and kept.latched == latched
-        and kept.tries == sup.tries
-        and len(kept.closings_age_ms) == len(sup.closings_ms)
-        and [ms for _, ms in kept.precharges_age_ms] == [ms for _, ms in sup.precharges_ms]
-        and len(kept.unclean_age_ms) == len(sup.unclean_ms)
-    )
-    if same:
-        return before
-    return Record(
-        seq=kept.seq + 1, closed=closed, locked_out=sup.locked, latched=latched, tries=sup.tries,
-        closings_age_ms=tuple(now_ms - at for at in sup.closings_ms),
-        precharges_age_ms=tuple((now_ms - at, ms) for at, ms in sup.precharges_ms),
-        unclean_age_ms=tuple(now_ms - at for at in sup.unclean_ms),
-    )  # fmt: skip
+    return Kept(closed, sup.locked, latched, sup.tries, sup.closings_ms, sup.precharges_ms, sup.unclean_ms)
 
+
+def _seq(record: Record | None) -> int:
+    return record.seq if record else 0
+
+
+RETRY_MS = 1000
+"""A record that was not stored is handed out again this often."""
 
 _CLOSED_ON_RECORD = frozenset(
     {
@@ -305,9 +330,9 @@ def _told(was: State, sup: Supervisor, s: Situation, fired: bool) -> tuple[Notic
     told: list[Notice] = []
     if sup.state is State.COOLING_DOWN:
         told.append(Notice(Event.PRECHARGE_FAILED, Severity.WARNING, f"try {sup.tries}: {sup.cause}"))
-    carried = was in (State.RUNNING, State.UNLOADING)
+    carried = was in (State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE)
     current_a = s.pack.current_a
-    if carried and sup.state in (State.OPENING_POSITIVE, State.VERIFYING_OPEN):
+    if carried and sup.state in (State.OPENING_POSITIVE, State.VERIFYING_OPEN, State.LOCKED_OUT):
         if not supervisor.unloaded(s, sup, NO_FAULTS):
             shown = "unknown" if current_a is None else f"{current_a:g}"
             told.append(Notice(Event.OPENED_UNDER_LOAD, Severity.WARNING, f"current_a {shown}, {sup.cause}"))
@@ -315,6 +340,7 @@ def _told(was: State, sup: Supervisor, s: Situation, fired: bool) -> tuple[Notic
 
 
 def _blocked(faults: monitor.Faults) -> str:
-    """The cause that forbids energising anything more, empty when none does."""
-    blocking = faults.acting(Severity.NO_CLOSING, Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT)
+    """The cause that forbids energising anything more, acting or only seen; empty when none does."""
+    acting = faults.acting(Severity.NO_CLOSING, Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT)
+    blocking = acting or faults.suspected
     return blocking[0].id.value if blocking else ""

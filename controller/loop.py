@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from controller import core
 from controller.core import CoreState
 from controller.model.events import Event
 from controller.ports import (
+    CanFrame,
     CanPort,
     ClockPort,
     Command,
@@ -21,8 +23,12 @@ from controller.ports import (
     RelayError,
     RelayPort,
 )
+from statecharts.supervisor import Contactor
 
 TICK_MS = 10
+LATE_MS, OVERRUN_MS = 50, 200
+LATE_MOST, LATE_WINDOW_MS = 5, 1000
+"""A tick > 50 ms late is an event, > 200 ms or 5 late ones in 1 s open (safety concept, section 3)."""
 
 
 @dataclass
@@ -42,7 +48,8 @@ class Ports:
 class Loop:
     """Holds the core's state between ticks; owns no decision.
 
-    commands: wishes to be handed to the next tick. estop_ok, interlock_ok, link_voltage_v: inputs, None when not wired.
+    commands: wishes to be handed to the next tick. estop_ok, interlock_ok: inputs, None when not wired. link: our own
+    sensor's newest (volts, sampled at ms), None without one. error: what broke the last tick, None when it was healthy.
     """
 
     state: CoreState
@@ -50,57 +57,88 @@ class Loop:
     commands: list[Command] = field(default_factory=list)
     estop_ok: bool | None = None
     interlock_ok: bool | None = None
-    link_voltage_v: float | None = None
+    link: tuple[float, int] | None = None
+    error: Exception | None = None
     _broken: list[Event] = field(default_factory=list)
+    _last_ms: int | None = None
+    _late_ms: tuple[int, ...] = ()
+    _relays_lost: bool = False
 
-    def tick(self) -> tuple[Inputs, Outputs]:
-        """One tick at the clock's time. Ports that fail become breakdowns of the next tick; outputs go off first."""
+    def tick(self) -> Outputs:
+        """One tick at the clock's time. Whatever breaks, the outputs go off first; the next tick makes it a fault."""
         now_ms = self.ports.clock.now_ms()
-        inputs = self._inputs()
-        self.state, outputs = core.step(self.state, inputs, now_ms)
+        self._time(now_ms)
+        try:
+            self.state, outputs = core.step(self.state, self._inputs(), now_ms)
+            self.error = None
+        except Exception as error:  # noqa: BLE001 - safety concept, section 3: any exception opens, in the same tick
+            self.error, outputs = error, Outputs()
+            self._broken.append(Event.EXCEPTION)
         self._write(outputs, now_ms)
-        return inputs, outputs
+        return outputs
+
+    def _time(self, now_ms: int) -> None:
+        """Judge how late this tick is. A late tick is counted, never caught up."""
+        late_ms = 0 if self._last_ms is None else now_ms - self._last_ms - TICK_MS
+        self._last_ms = now_ms
+        if late_ms <= LATE_MS:
+            return
+        self._broken.append(Event.TICK_LATE)
+        self._late_ms = (*(at for at in self._late_ms if now_ms - at < LATE_WINDOW_MS), now_ms)
+        if late_ms > OVERRUN_MS or len(self._late_ms) >= LATE_MOST:
+            self._broken.append(Event.TICK_OVERRUN)
 
     def _inputs(self) -> Inputs:
         ports = self.ports
         writes, polls = ports.registers.requests() if ports.registers else ((), 0)
         commands, self.commands = self.commands, []
         broken, self._broken = self._broken, []
+        link_v, link_at_ms = self.link or (None, None)
         return Inputs(
             battery_frames=ports.battery_bus.receive(),
             inverter_frames=ports.inverter_bus.receive() if ports.inverter_bus else (),
             register_writes=writes,
             register_polls=polls,
-            feedback=ports.relays.feedback(),
+            feedback={} if self._relays_lost else ports.relays.feedback(),
             estop_ok=self.estop_ok,
             interlock_ok=self.interlock_ok,
-            link_voltage_v=self.link_voltage_v,
+            link_voltage_v=link_v,
+            link_at_ms=link_at_ms,
             commands=commands,
             breakdowns=broken,
             stored_seq=ports.records.stored_seq(),
         )
 
     def _write(self, outputs: Outputs, now_ms: int) -> None:
-        """Relays first: opening never waits for anything else."""
+        """Relays first: opening never waits for anything else. Without relays nothing is asked of a pack either."""
         ports = self.ports
-        try:
-            ports.relays.write(outputs.closed)
-        except RelayError:
-            self._broken.append(Event.RELAY_FAILED)
-        self._send(ports.battery_bus, outputs.battery_frames)
+        self._relays_lost = not self._switch(outputs.closed)
+        if not self._relays_lost:
+            self._send(ports.battery_bus, outputs.battery_frames)
         if ports.inverter_bus:
             self._send(ports.inverter_bus, outputs.inverter_frames)
-        if ports.registers:
+        if ports.registers and outputs.registers:
             ports.registers.publish(outputs.registers)
         if outputs.record is not None:
             ports.records.store(outputs.record)
         if outputs.events:
             ports.events.write(outputs.events, now_ms)
 
-    def _send(self, bus: CanPort, frames: Sequence[object]) -> None:
+    def _switch(self, closed: frozenset[Contactor]) -> bool:
+        """Write the relays; when that fails, try to switch all of them off, and say so."""
+        try:
+            self.ports.relays.write(closed)
+            return True
+        except RelayError:
+            self._broken.append(Event.RELAY_FAILED)
+        with suppress(RelayError):
+            self.ports.relays.write(frozenset())
+        return False
+
+    def _send(self, bus: CanPort, frames: Sequence[CanFrame]) -> None:
         if not frames:
             return
         try:
-            bus.send(frames)  # type: ignore[arg-type]
+            bus.send(frames)
         except PortError:
             self._broken.append(Event.BUS_FAILED)

@@ -70,7 +70,10 @@ NO_REGISTERS: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 
 
 class Inputs(NamedTuple):
-    """Everything that reached us since the last tick. None and a missing key mean "not known, not wired"."""
+    """Everything that reached us since the last tick. None and a missing key mean "not known, not wired".
+
+    link_at_ms: when link_voltage_v was sampled. stored_seq: the newest record that is safely on disk.
+    """
 
     battery_frames: Sequence[CanFrame] = ()
     inverter_frames: Sequence[CanFrame] = ()
@@ -80,6 +83,7 @@ class Inputs(NamedTuple):
     estop_ok: bool | None = None
     interlock_ok: bool | None = None
     link_voltage_v: float | None = None
+    link_at_ms: int | None = None
     commands: Sequence[Command] = ()
     breakdowns: Sequence[Event] = ()
     stored_seq: int = 0

@@ -12,6 +12,7 @@ STALL_FRACTION = 0.90
 PROGRESS_FRACTION = 0.01
 FAST_TAUS = 0.3
 FALLING_MS = 500
+SLOW_MS = 100
 BUDGET_MS = 600_000
 BUDGET_LIMITS = 3
 
@@ -55,7 +56,8 @@ def step(progress: Progress, s: Situation, state: State) -> Progress:
         return _stalled(replace(progress, good=0), s, None, None)
     if at_ms == progress.sample_at_ms:
         return _stalled(progress, s, link_v, pack_v)
-    progress = _judged(replace(progress, sample_at_ms=at_ms), s, link_v, pack_v)
+    slow = progress.sample_at_ms is not None and at_ms - progress.sample_at_ms > SLOW_MS
+    progress = _judged(replace(progress, sample_at_ms=at_ms, good=0 if slow else progress.good), s, link_v, pack_v)
     return progress if progress.charged or progress.failed else _stalled(progress, s, link_v, pack_v)
 
 
@@ -103,10 +105,9 @@ def booked(bookings: tuple[tuple[int, int], ...], s: Situation) -> tuple[tuple[i
     return (*recent, (s.now_ms, s.settings.precharge.overdue_ms))
 
 
-def spent(bookings: tuple[tuple[int, int], ...], s: Situation) -> tuple[tuple[int, int], ...]:
-    """The last booking, replaced by the time it really took."""
-    *others, (begun_ms, booked_ms) = bookings
-    return (*others, (begun_ms, min(booked_ms, s.now_ms - begun_ms)))
+def spent(bookings: tuple[tuple[int, int], ...], begun_ms: int, now_ms: int) -> tuple[tuple[int, int], ...]:
+    """The last booking, replaced by when it really was and the time it took."""
+    return (*bookings[:-1], (begun_ms, now_ms - begun_ms))
 
 
 def budget_wait_ms(s: Situation, bookings: tuple[tuple[int, int], ...]) -> int:

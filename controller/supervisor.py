@@ -15,9 +15,10 @@ from controller.safety.situation import Situation, missing_feeds
 from statecharts.chart import Row
 from statecharts.runner import Runner
 from statecharts.shadow import SHADOW, Seen
-from statecharts.supervisor import ENERGISED, SUPERVISOR, Contactor, Guard, State
+from statecharts.supervisor import CARRYING, ENERGISED, LADDER, SUPERVISOR, Contactor, Guard, State
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+WELD_WAIT_MS = 1800
 SHADOW_CURRENT_A = 5.0
 SHADOW_WAIT_MS = 1_500
 
@@ -66,7 +67,7 @@ def open_now(s: Situation, sup: Supervisor, faults: Faults) -> bool:
 
 
 def welded(s: Situation, sup: Supervisor, faults: Faults) -> bool:
-    return sup.locked or bool(faults.acting(Severity.LOCK_OUT))
+    return sup.locked or sup.link.suspected or bool(faults.acting(Severity.LOCK_OUT))
 
 
 def faulted(s: Situation, sup: Supervisor, faults: Faults) -> bool:
@@ -74,7 +75,14 @@ def faulted(s: Situation, sup: Supervisor, faults: Faults) -> bool:
 
 
 def stop(s: Situation, sup: Supervisor, faults: Faults) -> bool:
-    return not sup.enabled or sup.exiting or bool(faults.acting(Severity.GRACEFUL))
+    """Asked for, caused, or, in the ladder, a required signal is unknown: nobody closes further with closed eyes."""
+    if not sup.enabled or sup.exiting or faults.acting(Severity.GRACEFUL):
+        return True
+    return sup.state in LADDER and bool(missing_feeds(s.pack, s.settings.wiring, s.now_ms))
+
+
+def suspected(s: Situation, sup: Supervisor, faults: Faults) -> bool:
+    return bool(faults.suspected)
 
 
 def pack_refuses(s: Situation, sup: Supervisor, faults: Faults) -> bool:
@@ -86,9 +94,11 @@ def link_loaded(s: Situation, sup: Supervisor, faults: Faults) -> bool:
 
 
 def above_break_max(s: Situation, sup: Supervisor, faults: Faults) -> bool:
-    """In a healthy tick only: a tick that broke down does not wait for a fuse."""
+    """In a healthy tick only; and the emergency stop has cut the coils already, so it waits for no fuse."""
     current_a = s.pack.current_a
-    return not s.breakdowns and current_a is not None and abs(current_a) > s.settings.contactors.break_max_a
+    if s.breakdowns or current_a is None or faults.active_since_ms(Event.ESTOP_OPEN) is not None:
+        return False
+    return abs(current_a) > s.settings.contactors.break_max_a
 
 
 def pack_found_closed(s: Situation, sup: Supervisor, faults: Faults) -> bool:
@@ -179,6 +189,7 @@ GUARDS: Mapping[Guard, Answer] = {
     G.WELDED: welded,
     G.FAULTED: faulted,
     G.STOP: stop,
+    G.SUSPECTED: suspected,
     G.PACK_REFUSES: pack_refuses,
     G.LINK_LOADED: link_loaded,
     G.PRECHARGE_FAILED: precharge_failed,
@@ -242,24 +253,51 @@ def withheld(s: Situation, sup: Supervisor, faults: Faults) -> tuple[str, ...]:
     """Why STANDBY is kept: every permission that is missing, in words. Empty means that the ladder may start."""
     wiring, times = s.settings.wiring, s.settings.contactors
     reasons: list[str] = []
-    if not sup.enabled:
+    if sup.exiting:
+        reasons.append("service: stopping")
+    elif not sup.enabled:
         reasons.append("operator: not enabled")
     if missing := missing_feeds(s.pack, wiring, s.now_ms):
         reasons.append("battery: unknown " + ", ".join(feed.value for feed in missing))
     reasons.extend(f"battery: {why}" for why in _contactors_not_open(s))
     blocking = faults.acting(Severity.NO_CLOSING, Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT)
-    reasons.extend(f"cause: {rule.id.value}" for rule in blocking)
+    reasons.extend(f"cause: {rule.id.value}" for rule in (*blocking, *faults.suspected))
     if wiring == "own" and not s.settings.precharge.unverified_reason and not sup.link.may_close:
         reasons.append(f"link: {sup.link.why or 'no voltage known'}")
     if wiring == "own" and s.offset_a is None:
         reasons.append("battery: current offset not measured yet")
-    if wiring == "own" and (wait_ms := precharge.budget_wait_ms(s, sup.precharges_ms)):
+    if wiring == "own" and (wait_ms := precharge.budget_wait_ms(s, settled(sup).precharges_ms)):
         reasons.append(f"precharge: resistor rests {wait_ms // 1000 + 1} s")
     if s.inverter_asks and s.request.go is not True:
         reasons.append(INVERTER_GO)
     if s.now_ms - sup.off_since_ms < times.minimum_off_ms:
         reasons.append("contactors: minimum off time")
     return tuple(reasons)
+
+
+def settled(sup: Supervisor) -> Supervisor:
+    """Without the closing that is put on record and not begun yet."""
+    if sup.recorded_seq is None or sup.state is not State.STANDBY:
+        return sup
+    return replace(sup, recorded_seq=None, closings_ms=sup.closings_ms[:-1], precharges_ms=sup.precharges_ms[:-1])
+
+
+def permit(sup: Supervisor, s: Situation, faults: Faults, seq: int) -> Supervisor:
+    """Once every permission is present, this closing and its precharge go on record as `seq`, booked in full.
+
+    The ladder waits until that is stored; when a permission goes meanwhile, it is taken off again.
+    """
+    permitted = not withheld(s, sup, faults)
+    if not permitted:
+        return settled(sup)
+    if sup.recorded_seq is not None:
+        return sup
+    return replace(
+        sup,
+        recorded_seq=seq,
+        closings_ms=(*of_last_day(sup.closings_ms, s.now_ms), s.now_ms),
+        precharges_ms=precharge.booked(sup.precharges_ms, s),
+    )
 
 
 INVERTER_GO = "inverter: no go"
@@ -295,14 +333,17 @@ def _remember(sup: Supervisor, s: Situation, faults: Faults) -> Supervisor:
         changes["contactor_seen"] = True
     if s.shadow:
         return replace(sup, **changes) if changes else sup  # type: ignore[arg-type]
-    above = above_break_max(s, sup, faults) and sup.state in ENERGISED
-    wants_open = above and (open_now(s, sup, faults) or sup.state is State.UNLOADING)
+    above = sup.state in CARRYING and above_break_max(s, sup, faults)
+    leaving = sup.state in (State.UNLOADING, State.OPENING_POSITIVE)
+    wants_open = above and (leaving or open_now(s, sup, faults) or stop(s, sup, faults) or welded(s, sup, faults))
     if wants_open != (sup.fuse_since_ms is not None):
         changes["fuse_since_ms"] = s.now_ms if wants_open else None
     if sup.state is State.UNLOADING:
         by_ms = _unload_by(sup, s, faults)
         if by_ms != sup.unload_by_ms:
             changes["unload_by_ms"] = by_ms
+    if sup.state not in ENERGISED and _pack_not_open(s):
+        changes["off_since_ms"] = s.now_ms
     charge = precharge.step(sup.charge, s, sup.state)
     if charge is not sup.charge:
         changes["charge"] = charge
@@ -312,6 +353,10 @@ def _remember(sup: Supervisor, s: Situation, faults: Faults) -> Supervisor:
     return replace(sup, **changes) if changes else sup  # type: ignore[arg-type]
 
 
+def _pack_not_open(s: Situation) -> bool:
+    return s.settings.wiring.startswith("pack") and s.pack.contactor_state is not PackContactor.OPEN
+
+
 def _unload_by(sup: Supervisor, s: Situation, faults: Faults) -> int:
     """When UNLOADING ends at the latest: a new cause can shorten the wait, never restart it."""
     waits = [
@@ -319,6 +364,8 @@ def _unload_by(sup: Supervisor, s: Situation, faults: Faults) -> int:
         for rule in faults.acting(Severity.GRACEFUL)
         if (since_ms := faults.active_since_ms(rule.id)) is not None
     ]
+    if welded(s, sup, faults):
+        waits.append(s.now_ms + WELD_WAIT_MS)
     if sup.unload_by_ms is not None:
         return min([sup.unload_by_ms, *waits])
     return min(waits) if waits else s.now_ms + s.inverter_follow_ms
@@ -327,19 +374,17 @@ def _unload_by(sup: Supervisor, s: Situation, faults: Faults) -> int:
 def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Supervisor:
     """The target state with its clocks started."""
     target = cast(State, row.target)
-    was_live, is_live = sup.state in ENERGISED, target in ENERGISED
+    was_live, is_live, began_ms = sup.state in ENERGISED, target in ENERGISED, sup.since_ms
     sup = replace(sup, state=target, since_ms=s.now_ms, cause=_cause(row, sup, s, faults), unlocking=False)
-    if is_live and not was_live:
-        sup = replace(sup, closings_ms=(*_of_last_day(sup.closings_ms, s.now_ms), s.now_ms), recorded_seq=None)
     if was_live and not is_live:
-        sup = replace(sup, off_since_ms=s.now_ms, charge=precharge.NOT_BEGUN, fuse_since_ms=None)
+        sup = replace(sup, off_since_ms=s.now_ms, charge=precharge.NOT_BEGUN, fuse_since_ms=None, recorded_seq=None)
     if target is State.UNLOADING:
         sup = replace(sup, unload_by_ms=None)
         sup = replace(sup, unload_by_ms=_unload_by(sup, s, faults))
-    if target is State.PRECHARGING:
-        sup = replace(sup, precharges_ms=precharge.booked(sup.precharges_ms, s))
     if row.source is State.PRECHARGING:
-        sup = replace(sup, precharges_ms=precharge.spent(sup.precharges_ms, s))
+        sup = replace(sup, precharges_ms=precharge.spent(sup.precharges_ms, began_ms, s.now_ms))
+    elif was_live and not is_live and row.source in (State.WAKING_PACK, State.CLOSING_NEGATIVE):
+        sup = replace(sup, precharges_ms=sup.precharges_ms[:-1])
     if target is State.COOLING_DOWN:
         sup = replace(sup, tries=sup.tries + 1)
     if target is State.RUNNING:
@@ -353,7 +398,7 @@ def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Superviso
     return sup
 
 
-def _of_last_day(stamps: tuple[int, ...], now_ms: int) -> tuple[int, ...]:
+def of_last_day(stamps: tuple[int, ...], now_ms: int) -> tuple[int, ...]:
     return tuple(at for at in stamps if now_ms - at < DAY_MS)
 
 
@@ -375,5 +420,7 @@ def _cause(row: Row, sup: Supervisor, s: Situation, faults: Faults) -> str:
     if rules := faults.acting(*asked):
         return rules[0].id.value
     if row.cause == "stop":
+        if sup.enabled and not sup.exiting:
+            return "signals-missing"
         return Event.SERVICE_STOP.value if sup.exiting else Event.OPERATOR_STOP.value
     return row.cause

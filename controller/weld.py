@@ -58,25 +58,20 @@ def _after_open(watch: LinkWatch, s: Situation, elapsed_ms: int) -> LinkWatch:
     wiring, times = s.settings.wiring, s.settings.contactors
     if wiring == "none":
         return replace(watch, proven_open=True)
+    aux = [closed for member in OWN if (closed := s.feedback.get(member)) is not None]
+    if True in aux:
+        return replace(watch, suspected=elapsed_ms >= AUX_MS)
     if wiring.startswith("pack"):
         state = s.pack.contactor_state
         if state is PackContactor.OPEN:
             return replace(watch, proven_open=True)
         return replace(watch, suspected=elapsed_ms >= times.pack_open_ms and state is not None)
-    aux = [closed for member in OWN if (closed := s.feedback.get(member)) is not None]
-    if True in aux and elapsed_ms >= AUX_MS:
-        return replace(watch, suspected=True)
     link_v, pack_v = s.link_voltage_v, s.pack.pack_voltage_v
     if link_v is not None and pack_v is not None and watch.base_v is not None:
-        fell = link_v <= (1.0 - OPENED_FRACTION) * watch.base_v
-        if fell or _low(link_v, pack_v, s):
+        if link_v <= (1.0 - OPENED_FRACTION) * watch.base_v or _low(link_v, pack_v, s):
             return replace(watch, proven_open=True)
-        if elapsed_ms >= times.verify_ms - 1000 and _stuck(link_v, pack_v):
-            return replace(watch, suspected=True)
-        return watch
-    if len(aux) == len(OWN) and True not in aux:
-        return replace(watch, proven_open=True)
-    return watch
+        return replace(watch, suspected=elapsed_ms >= times.verify_ms - 1000 and _stuck(link_v, pack_v))
+    return replace(watch, proven_open=len(aux) == len(OWN))
 
 
 def _before_close(watch: LinkWatch, s: Situation) -> LinkWatch:

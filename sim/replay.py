@@ -150,7 +150,9 @@ class Replay:
         tally = Tally()
         active: tuple[int, Limits, Mapping[int, tuple[int, ...]]] | None = None
         for now_ms in self._ticks():
-            _, outputs = self.loop.tick()
+            outputs = self.loop.tick()
+            if self.loop.error is not None:
+                raise self.loop.error
             state = self.loop.state
             signals = self.trace.add(now_ms, state, outputs)
             tally.add(signals)

@@ -10,14 +10,20 @@ from itertools import islice
 
 from statecharts.chart import Chart
 from statecharts.explore import Counterexample, Exploration, Step, unbounded_stay, unreached
-from statecharts.supervisor import LADDER, SUPERVISOR, Contactor, Guard, State
+from statecharts.supervisor import CARRYING, LADDER, SUPERVISOR, Contactor, Guard, State
 
 Wrong = Callable[[Chart, Step], str | None]
 
 WITNESSES = frozenset({Guard.LINK_CHARGED, Guard.PACK_CLOSED})
-ALWAYS_TRIED = frozenset({Guard.OPEN_NOW, Guard.STOP, Guard.WELDED, Guard.FAULTED})
+ALWAYS_TRIED = frozenset({Guard.OPEN_NOW, Guard.STOP, Guard.WELDED, Guard.FAULTED, Guard.SUSPECTED})
 FUSE = frozenset({Guard.ABOVE_BREAK_MAX, Guard.FUSE_OVERDUE})
-HAZARDS = ALWAYS_TRIED | {Guard.PACK_REFUSES, Guard.LINK_LOADED, Guard.PRECHARGE_FAILED, Guard.PACK_FOUND_CLOSED}
+HAZARDS = ALWAYS_TRIED | {
+    Guard.ABOVE_BREAK_MAX,
+    Guard.PACK_REFUSES,
+    Guard.LINK_LOADED,
+    Guard.PRECHARGE_FAILED,
+    Guard.PACK_FOUND_CLOSED,
+}
 OVERDUE = SUPERVISOR.timers - {Guard.SETTLED, Guard.OVERLAPPED, Guard.BROKEN, Guard.COOLED}
 FAULT_REASONS = frozenset({Guard.FAULTED, Guard.PACK_REFUSES, Guard.SIGNALS_OVERDUE})
 
@@ -94,7 +100,8 @@ def _waits_for_fuse(chart: Chart, step: Step) -> bool:
     """A hold of closed relays of ours while they must not break the current, for the fuse's time only."""
     held = step.row is not None and step.row.target is step.row.source
     current = Guard.ABOVE_BREAK_MAX in step.true and Guard.FUSE_OVERDUE not in step.true
-    return held and current and Contactor.POSITIVE in chart.energised(step.source.state, step.wiring)
+    carrying = step.source.state in CARRYING and Contactor.POSITIVE in chart.wirings[step.wiring]
+    return held and current and carrying
 
 
 def _outputs(chart: Chart, step: Step) -> tuple[frozenset[Enum], frozenset[Enum]]:
@@ -132,6 +139,15 @@ def positive_needs_a_charged_link(chart: Chart, step: Step) -> str | None:
     _, after = _outputs(chart, step)
     if Contactor.POSITIVE in after and not step.target.witnessed:
         return f"{step.target.state.name} energises positive, and nothing has verified the link in this cycle"
+    return None
+
+
+def nothing_rises_on_suspicion(chart: Chart, step: Step) -> str | None:
+    """I4: while a stop cause acts, or is seen and not yet long enough to act, no output rises."""
+    before, after = _outputs(chart, step)
+    why = step.true & {Guard.OPEN_NOW, Guard.STOP, Guard.WELDED, Guard.SUSPECTED}
+    if why and not after <= before:
+        return f"{step.source.state.name} energises {_names(after - before)} although {_guards(why)}"
     return None
 
 
@@ -184,8 +200,8 @@ def immediate_causes_open_in_the_same_tick(chart: Chart, step: Step) -> str | No
 def graceful_causes_win(chart: Chart, step: Step) -> str | None:
     """STOP or WELDED ⇒ the ladder is off at once, and RUNNING unloads (at once where OPEN_NOW holds too)."""
     source, target = step.source.state, step.target.state
-    holds = Guard.OPEN_NOW in step.true and _waits_for_fuse(chart, step)
-    if not step.true & {Guard.STOP, Guard.WELDED} or holds:
+    running_on = source is State.RUNNING and Guard.OPEN_NOW not in step.true
+    if not step.true & {Guard.STOP, Guard.WELDED} or (_waits_for_fuse(chart, step) and not running_on):
         return None
     _, after = _outputs(chart, step)
     if source in LADDER and after:
@@ -198,12 +214,12 @@ def graceful_causes_win(chart: Chart, step: Step) -> str | None:
 def the_fuse_is_waited_for(chart: Chart, step: Step) -> str | None:
     """Relays of ours hold while the current is known to exceed what they may break, for the fuse's time."""
     before, after = _outputs(chart, step)
-    fuse = Guard.ABOVE_BREAK_MAX in step.true and not step.true & {Guard.FUSE_OVERDUE, Guard.STOP, Guard.WELDED}
-    if Contactor.POSITIVE not in before or not fuse or Guard.UNLOADED in step.true or after == before:
+    fuse = Guard.ABOVE_BREAK_MAX in step.true and Guard.FUSE_OVERDUE not in step.true
+    source, target = step.source.state, step.target.state
+    if not fuse or source not in CARRYING or Guard.UNLOADED in step.true or target is State.RUNNING:
         return None
-    if step.source.state in (State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING) and after < before:
-        if step.target.state is not State.RUNNING and Guard.POSITIVE_OVERDUE not in step.true:
-            return f"{step.source.state.name} breaks a current above break_max_a before the fuse had its time"
+    if Contactor.POSITIVE in chart.wirings[step.wiring] and after < before:
+        return f"{source.name} breaks a current above break_max_a before the fuse had its time"
     return None
 
 
@@ -314,7 +330,11 @@ def only_a_person_unlocks(chart: Chart, step: Step) -> str | None:
 def a_weld_locks_out(chart: Chart, step: Step) -> str | None:
     """WELDED in the ladder or with nothing energised ⇒ LOCKED_OUT (after VERIFYING_OPEN where OPEN_NOW holds too)."""
     source, target = step.source.state, step.target.state
-    if Guard.WELDED not in step.true or source in (State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE):
+    if (
+        Guard.WELDED not in step.true
+        or _waits_for_fuse(chart, step)
+        or source in (State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE)
+    ):
         return None
     first_open = source in LADDER and Guard.OPEN_NOW in step.true
     if target is State.LOCKED_OUT or source is State.LOCKED_OUT or first_open:
@@ -346,6 +366,7 @@ INTERLOCKS: tuple[Wrong, ...] = (
     positive_needs_a_charged_link,
     pack_runs_only_when_it_says_closed,
     positive_needs_negative,
+    nothing_rises_on_suspicion,
     precharge_only_while_precharging,
     only_ready_energises,
     immediate_causes_open_in_the_same_tick,

@@ -48,6 +48,7 @@ class Guard(StrEnum):
     WELDED = "a weld is suspected, or a lock-out is on record"
     FAULTED = "a cause that needs an acknowledgement, or its quiet time, is held"
     STOP = "a cause to unload and open is active, or the operator, the service or the inverter asks for it"
+    SUSPECTED = "a cause that would stop it is seen, and not yet long enough to act"
     PACK_REFUSES = "the pack refuses or cannot close"
     LINK_LOADED = "a load on the link keeps the pack from precharging it"
     PRECHARGE_FAILED = "the link charges too fast, makes no progress, or its current does not fall"
@@ -88,11 +89,18 @@ S, C, G = State, Contactor, Guard
 
 LADDER = (S.WAKING_PACK, S.CLOSING_NEGATIVE, S.PRECHARGING, S.CLOSING_POSITIVE)
 ENERGISED = (*LADDER, S.RUNNING, S.UNLOADING, S.OPENING_POSITIVE)
-POSITIVE_CLOSED = (S.CLOSING_POSITIVE, S.RUNNING, S.UNLOADING)
+CARRYING = (S.CLOSING_POSITIVE, S.RUNNING, S.UNLOADING, S.OPENING_POSITIVE)
 
 FUSE_ROWS = tuple(
     Row(state, (why, G.ABOVE_BREAK_MAX, G.WIRED_POSITIVE), state, "fuse-clearing", unless=(G.FUSE_OVERDUE,))
-    for state, why in (*((s, G.OPEN_NOW) for s in POSITIVE_CLOSED), (S.UNLOADING, G.UNLOAD_OVERDUE))
+    for state, why in (
+        *((s, G.OPEN_NOW) for s in CARRYING),
+        (S.CLOSING_POSITIVE, G.WELDED),
+        (S.CLOSING_POSITIVE, G.STOP),
+        (S.CLOSING_POSITIVE, G.POSITIVE_OVERDUE),
+        (S.UNLOADING, G.UNLOAD_OVERDUE),
+        (S.OPENING_POSITIVE, G.BROKEN),
+    )
 )
 STOP_ROWS = (
     *(Row(s, (G.OPEN_NOW,), S.VERIFYING_OPEN, "open-now") for s in ENERGISED),
@@ -101,6 +109,9 @@ STOP_ROWS = (
     Row(S.RUNNING, (G.WELDED,), S.UNLOADING, "weld-suspected"),
     Row(S.RUNNING, (G.STOP,), S.UNLOADING, "stop"),
 )
+
+NOT_NOW = (G.OPEN_NOW, G.STOP, G.SUSPECTED)
+"""Nothing more is energised while one of these holds."""
 
 ROWS = (
     *FUSE_ROWS,
@@ -114,20 +125,20 @@ ROWS = (
     Row(S.STARTING, (G.SIGNALS_OVERDUE,), S.FAULT, "self-test-failed"),
     Row(S.STANDBY, (G.WELDED,), S.LOCKED_OUT, "weld-suspected"),
     Row(S.STANDBY, (G.FAULTED,), S.FAULT, "fault-held"),
-    Row(S.STANDBY, (G.READY, G.WIRED_PACK), S.WAKING_PACK, "ready", unless=(G.OPEN_NOW, G.STOP)),
-    Row(S.STANDBY, (G.READY, G.WIRED_NEGATIVE), S.CLOSING_NEGATIVE, "ready", unless=(G.OPEN_NOW, G.STOP)),
-    Row(S.STANDBY, (G.READY,), S.RUNNING, "ready", unless=(G.OPEN_NOW, G.STOP, G.WIRED_PACK, G.WIRED_NEGATIVE)),
+    Row(S.STANDBY, (G.READY, G.WIRED_PACK), S.WAKING_PACK, "ready", unless=NOT_NOW),
+    Row(S.STANDBY, (G.READY, G.WIRED_NEGATIVE), S.CLOSING_NEGATIVE, "ready", unless=NOT_NOW),
+    Row(S.STANDBY, (G.READY,), S.RUNNING, "ready", unless=(*NOT_NOW, G.WIRED_PACK, G.WIRED_NEGATIVE)),
     # the ladder
     Row(S.WAKING_PACK, (G.PACK_REFUSES,), S.FAULT, "pack-refuses"),
     Row(S.WAKING_PACK, (G.LINK_LOADED,), S.COOLING_DOWN, "link-loaded"),
     Row(S.WAKING_PACK, (G.WAKING_OVERDUE,), S.COOLING_DOWN, "waking-overdue"),
-    Row(S.WAKING_PACK, (G.PACK_CLOSED, G.WIRED_POSITIVE), S.CLOSING_POSITIVE, "pack-closed"),
-    Row(S.WAKING_PACK, (G.PACK_CLOSED,), S.RUNNING, "pack-closed"),
-    Row(S.CLOSING_NEGATIVE, (G.NEGATIVE_CONFIRMED, G.SETTLED), S.PRECHARGING, "negative-closed"),
+    Row(S.WAKING_PACK, (G.PACK_CLOSED, G.WIRED_POSITIVE), S.CLOSING_POSITIVE, "pack-closed", unless=(G.SUSPECTED,)),
+    Row(S.WAKING_PACK, (G.PACK_CLOSED,), S.RUNNING, "pack-closed", unless=(G.WIRED_POSITIVE,)),
+    Row(S.CLOSING_NEGATIVE, (G.NEGATIVE_CONFIRMED, G.SETTLED), S.PRECHARGING, "negative-closed", unless=(G.SUSPECTED,)),
     Row(S.CLOSING_NEGATIVE, (G.NEGATIVE_OVERDUE,), S.VERIFYING_OPEN, "negative-overdue"),
     Row(S.PRECHARGING, (G.PRECHARGE_FAILED,), S.COOLING_DOWN, "precharge-failed"),
     Row(S.PRECHARGING, (G.PRECHARGE_OVERDUE,), S.COOLING_DOWN, "precharge-overdue"),
-    Row(S.PRECHARGING, (G.LINK_CHARGED,), S.CLOSING_POSITIVE, "link-charged"),
+    Row(S.PRECHARGING, (G.LINK_CHARGED,), S.CLOSING_POSITIVE, "link-charged", unless=(G.SUSPECTED,)),
     Row(S.CLOSING_POSITIVE, (G.POSITIVE_CONFIRMED, G.OVERLAPPED), S.RUNNING, "positive-closed"),
     Row(S.CLOSING_POSITIVE, (G.POSITIVE_OVERDUE,), S.VERIFYING_OPEN, "positive-overdue"),
     # the way down
@@ -212,7 +223,9 @@ SUPERVISOR = Chart(
             G.POSITIVE_OVERDUE, G.UNLOAD_OVERDUE, G.FUSE_OVERDUE, G.BROKEN, G.VERIFY_OVERDUE, G.COOLED,
         }
     ),
-    stops=frozenset({G.OPEN_NOW, G.WELDED, G.FAULTED, G.STOP, G.PACK_REFUSES, G.LINK_LOADED, G.PRECHARGE_FAILED}),
+    stops=frozenset(
+        {G.OPEN_NOW, G.WELDED, G.FAULTED, G.STOP, G.SUSPECTED, G.PACK_REFUSES, G.LINK_LOADED, G.PRECHARGE_FAILED}
+    ),
     resting=frozenset({S.STANDBY, S.RUNNING, S.FAULT, S.LOCKED_OUT}),
     phases={
         "at rest": (S.STARTING, S.STANDBY),

@@ -112,7 +112,7 @@ class Bench:
     def __init__(
         self, wiring: str = "own", *, record: Record | None = None, physics: bool = True, feedback: bool = True,
         asks: bool = True, precharge: PrechargeSettings | None = None, contactors: ContactorSettings | None = None,
-        shadow: bool = False, chemistry: str = "nca",
+        shadow: bool = False, chemistry: str = "nca", off_grid: bool = False,
     ) -> None:  # fmt: skip
         self.wiring, self.physics, self.feedback = wiring, physics, feedback
         self.slate: dict[str, object] = {
@@ -123,7 +123,7 @@ class Bench:
             battery="said", inverter="said", wiring=wiring,
             pack=PackSettings(CHEMISTRIES[chemistry], 96, 60.0, 60.0), max_power_w=10_000.0,
             precharge=precharge or PrechargeSettings(resistance_ohm=100.0, capacitance_f=0.001),
-            contactors=contactors or ContactorSettings(),
+            contactors=contactors or ContactorSettings(), off_grid=off_grid,
         )  # fmt: skip
         battery = SaidBattery(
             "said", "a pack that says what it is told", {}, frozenset({0x100}), (wiring,), ("nca",), frozenset(),
@@ -143,6 +143,7 @@ class Bench:
         self.disk_full = False
         self.stored: Record | None = record
         self.link_v: float | None = 0.0
+        self.sampled_ms: int | None = None
         self.load_a = 0.0
         self.welded: frozenset[Contactor] = frozenset()
         self.stuck_open: frozenset[Contactor] = frozenset()
@@ -209,7 +210,9 @@ class Bench:
             self._world()
         inputs = Inputs(
             feedback=self._fed_back(), estop_ok=self.estop_ok, interlock_ok=self.interlock_ok,
-            link_voltage_v=self.link_v if self.wiring == "own" else None, commands=tuple(self.commands),
+            link_voltage_v=self.link_v if self.wiring == "own" else None,
+            link_at_ms=self.now_ms if self.sampled_ms is None else self.sampled_ms,
+            commands=tuple(self.commands),
             breakdowns=tuple(self.breakdowns), stored_seq=self.stored.seq if self.stored else 0,
         )  # fmt: skip
         self.commands = []

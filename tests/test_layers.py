@@ -40,16 +40,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "controller.safety.gate": ("controller.model", "controller.ports", "statecharts.supervisor"),
     "controller.precharge": ("controller.model", "controller.safety.situation", "statecharts.supervisor"),
     "controller.weld": ("controller.model", "controller.safety.situation", "statecharts.supervisor"),
-    "controller.watch": ("controller.model",),
+    "controller.watch": ("controller.model", "controller.ports", "statecharts.supervisor"),
     "controller.supervisor": (
         "controller.model", "controller.safety.situation", "controller.safety.monitor", "controller.precharge",
         "controller.weld", "statecharts",
     ),
     "controller.core": (
         "controller.model", "controller.ports", "controller.batteries.base", "controller.inverters.base",
-        "controller.safety", "controller.supervisor", "controller.watch", "statecharts.supervisor",
+        "controller.safety", "controller.supervisor", "controller.watch", "controller.weld", "statecharts.supervisor",
     ),
-    "controller.loop": ("controller.core", "controller.ports", "controller.model.events"),
+    "controller.loop": (
+        "controller.core", "controller.ports", "controller.model.events", "statecharts.supervisor",
+    ),
     "controller.config_keys": ("controller.model",),
     "controller.config_check": ("controller.model", "controller.config_keys"),
     "controller.config": ("controller.model", "controller.config_keys", "controller.config_check"),

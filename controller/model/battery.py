@@ -33,6 +33,11 @@ class Feed(StrEnum):
     CONTACTOR = "contactor_state"
     HVIL = "hvil_ok"
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The snapshot's fields of this group."""
+        return tuple(self.value.split(", "))
+
 
 @dataclass(frozen=True, slots=True)
 class PackReport:

@@ -71,7 +71,9 @@ class Event(StrEnum):
     PACK_LINK_LOADED = "pack-link-loaded"
     # contactors
     FEEDBACK_MISMATCH = "feedback-mismatch"
+    FEEDBACK_LOST = "feedback-lost"
     PACK_LEFT_CLOSED = "pack-left-closed"
+    PACK_CLOSED_UNASKED = "pack-closed-unasked"
     WELD_REPORTED = "weld-reported"
     WELD_CURRENT = "weld-current"
     WELD_MEASURED = "weld-measured"
@@ -83,6 +85,7 @@ class Event(StrEnum):
     INVERTER_REVOKED = "inverter-revoked"
     INVERTER_QUIET = "inverter-quiet"
     INVERTER_SILENT = "inverter-silent"
+    INVERTER_UNHEARD = "inverter-unheard"
     INVERTER_OVER_LIMIT = "inverter-over-limit"
     INVERTER_IGNORES_LIMIT = "inverter-ignores-limit"
     INVERTER_CONTRADICTS_PACK = "inverter-contradicts-pack"

@@ -163,6 +163,13 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
     E.FEEDBACK_MISMATCH: Text(
         "A relay does not do what it is told.", "Welded, stuck, no coil supply, or feedback wired to another relay.",
         "Measure the relay with the DC breaker off, then acknowledge feedback-mismatch."),
+    E.FEEDBACK_LOST: Text(
+        "A relay is not fed back any more: opening.", "The board or the wire of its auxiliary contact has failed.",
+        "Mend it; it clears itself after a minute of feedback."),
+    E.PACK_CLOSED_UNASKED: Text(
+        "The pack stays closed though it is not asked to: locked out.",
+        "A welded contactor, or another controller on its bus.",
+        "Open the DC breaker. Look who else talks to the pack, inspect; then `controller unlock` at the machine."),
     E.PACK_LEFT_CLOSED: Text(
         "The pack opened its contactors though it was not asked to.", "A fault of its own, or our frames were missed.",
         "Look at its alerts, then acknowledge pack-left-closed."),
@@ -200,6 +207,9 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
     E.INVERTER_SILENT: Text(
         "The inverter is silent: opening.", "It is off, or the cable is broken.",
         "Check the inverter and the RS485 or CAN cable; closing follows when it is back."),
+    E.INVERTER_UNHEARD: Text(
+        "The inverter is silent; off-grid, so this only warns.", "It is off, or the cable is broken.",
+        "Check the inverter and the cable."),
     E.INVERTER_OVER_LIMIT: Text(
         "The inverter exceeds the limit it was given.", "It ignores limits in its present mode.",
         "Check the inverter's battery mode."),

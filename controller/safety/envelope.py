@@ -17,12 +17,26 @@ RISE_PER_S = 0.10
 HYSTERESIS = 0.02
 
 
-class Cap(NamedTuple):
-    """A person's wish for less power, until `until_ms`. None leaves a direction alone."""
+class Bound(NamedTuple):
+    """A power of one direction and when it ends."""
 
-    charge_w: float | None
-    discharge_w: float | None
+    limit_w: float
     until_ms: int
+
+
+class Cap(NamedTuple):
+    """A person's wish for less power. None leaves a direction alone."""
+
+    charge: Bound | None = None
+    discharge: Bound | None = None
+
+    def at(self, now_ms: int) -> Cap:
+        """What of it still counts."""
+        charge, discharge = (b if b is not None and now_ms < b.until_ms else None for b in self)
+        return self if (charge, discharge) == self else Cap(charge, discharge)
+
+
+NO_CAP = Cap()
 
 
 class Source(NamedTuple):
@@ -104,7 +118,7 @@ def _with_hysteresis(fraction: float, before: float) -> float:
 
 def limits(
     before: Limits, pack: BatterySnapshot, settings: Settings, faults: Faults, offered: str, profile_w: float,
-    cap: Cap | None, now_ms: int,
+    cap: Cap, now_ms: int,
 ) -> Limits:  # fmt: skip
     """This tick's limits. `offered` is empty when the state lets the inverter have them, else why not."""
     deratings = _deratings(before, pack, settings)
@@ -115,6 +129,8 @@ def limits(
     own = settings.pack
     up = common + _own_sources(pack, own.max_charge_a, charge, pack.max_charge_w)
     down = common + _own_sources(pack, own.max_discharge_a, discharge, pack.max_discharge_w)
+    if pack.max_discharge_a is not None and pack.pack_voltage_v is not None:
+        down.append(("BMS current", pack.max_discharge_a * pack.pack_voltage_v))
     if pack.soc_pct is None:
         up.append(("unknown SoC", 0.0))
         down.append(("unknown SoC", 0.0))
@@ -123,9 +139,8 @@ def limits(
         down += [("SoC window", 0.0)] if pack.soc_pct <= own.soc_min_pct else []
     up.extend((rule.id.value, 0.0) for rule in faults.charge_forbidden)
     down.extend((rule.id.value, 0.0) for rule in faults.discharge_forbidden)
-    if cap is not None and now_ms < cap.until_ms:
-        up += [] if cap.charge_w is None else [("operator cap", cap.charge_w)]
-        down += [] if cap.discharge_w is None else [("operator cap", cap.discharge_w)]
+    up += [] if cap.charge is None else [("operator cap", cap.charge.limit_w)]
+    down += [] if cap.discharge is None else [("operator cap", cap.discharge.limit_w)]
     half = faults.active_since_ms(Event.SOC_JUMP) is not None
     rise_w = settings.max_power_w * RISE_PER_S * (now_ms - before.at_ms) / 1000.0
     charge_w, charge_by = _published(up, before.charge_w, rise_w, half)

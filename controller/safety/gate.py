@@ -33,11 +33,15 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What went out last, and how long the precharge relay has been energised: (from, to) of the last 10 minutes."""
+    """What went out last, and how long the precharge relay has been energised: (from, to) of the last 10 minutes.
+
+    refusal: why the last tick's outputs were refused, empty when they were not.
+    """
 
     closed: frozenset[Contactor] = frozenset()
     precharge_since_ms: int | None = None
     precharged: tuple[tuple[int, int], ...] = ()
+    refusal: str = ""
 
 
 def allow(
@@ -61,14 +65,9 @@ def allow(
             closed=frozenset(), battery_frames=(), inverter_frames=(), heartbeat=False,
             events=(*wanted.events, notice),
         )  # fmt: skip
-    if wanted.closed == gate.closed:
+    if wanted.closed == gate.closed and refusal == gate.refusal:
         return gate, wanted
-    return _passed(gate, wanted.closed, now_ms), wanted
-
-
-def refused(outputs: Outputs) -> bool:
-    """Whether `allow` had to refuse these outputs."""
-    return bool(outputs.events) and outputs.events[-1].id is Event.GATE_REFUSED
+    return _passed(gate, wanted.closed, refusal, now_ms), wanted
 
 
 def _forbidden_set(settings: GateSettings, closed: frozenset[Contactor]) -> str:
@@ -115,6 +114,8 @@ def _unknown(pack: BatterySnapshot, wiring: str, now_ms: int) -> str:
             return name
     for feed, freshness in pack.feeds.items():
         stamp = freshness.valid_at_ms
+        if feed.signals[0] not in needed:
+            continue
         if stamp is not None and now_ms - stamp > 5 * max(freshness.round_ms, 100):
             return feed.value
     return ""
@@ -154,7 +155,7 @@ def _forbidden_frame(frames: tuple[CanFrame, ...], allowed: frozenset[int], sile
     return ""
 
 
-def _passed(gate: Gate, closed: frozenset[Contactor], now_ms: int) -> Gate:
+def _passed(gate: Gate, closed: frozenset[Contactor], refusal: str, now_ms: int) -> Gate:
     charging = Contactor.PRECHARGE in closed and Contactor.POSITIVE not in closed
     since_ms, spans = gate.precharge_since_ms, gate.precharged
     if charging and since_ms is None:
@@ -163,7 +164,7 @@ def _passed(gate: Gate, closed: frozenset[Contactor], now_ms: int) -> Gate:
         recent = tuple((a, b) for a, b in spans if now_ms - b < PRECHARGE_WINDOW_MS)
         spans = (*recent, (since_ms, now_ms))
         since_ms = None
-    return Gate(closed, since_ms, spans)
+    return Gate(closed, since_ms, spans, refusal)
 
 
 def _names(members: frozenset[Contactor]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -14,6 +14,7 @@ from controller.safety.situation import Situation
 ALL = tuple((rule, rule.when) for rule in RULES)
 IN_SHADOW = tuple((rule, rule.when) for rule in RULES if rule.masked is None)
 HOLDING = frozenset({Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT})
+WITHHOLDING = HOLDING | {Severity.NO_CLOSING}
 RULE_OF: Mapping[Event, Rule] = MappingProxyType({rule.id: rule for rule in RULES})
 
 
@@ -21,14 +22,15 @@ RULE_OF: Mapping[Event, Rule] = MappingProxyType({rule.id: rule for rule in RULE
 class Track:
     """The memory of one rule that is or was bad.
 
-    bad_since_ms, good_since_ms: how long the condition has been True, or False; None while it is not.
-    active_since_ms: since when the debounced cause acts. held: it opened something (or is one of the †) and is not
-    released yet.
+    bad_since_ms, good_since_ms: since when the condition has been True, or False; None while it is not. What cannot be
+    told stops the first clock and ends the second. active_since_ms: since when the debounced cause acts. begun_live:
+    it began while the pack may have been connected. held: it opened something (or is one of the †) and is not released.
     """
 
     bad_since_ms: int | None = None
     good_since_ms: int | None = None
     active_since_ms: int | None = None
+    begun_live: bool = False
     held: bool = False
 
 
@@ -60,6 +62,20 @@ class Faults:
         return tuple(rule for rule in self._acting if self.tracks[rule.id].held)
 
     @cached_property
+    def suspected(self) -> tuple[Rule, ...]:
+        """The causes that would stop or withhold, seen bad and not yet long enough to act."""
+        if not self.tracks:
+            return ()
+        return tuple(
+            rule
+            for rule in RULES
+            if rule.severity in WITHHOLDING
+            and (track := self.tracks.get(rule.id)) is not None
+            and track.bad_since_ms is not None
+            and track.active_since_ms is None
+        )
+
+    @cached_property
     def charge_forbidden(self) -> tuple[Rule, ...]:
         return tuple(r for r in self._acting if r.charge and _limits(r))
 
@@ -89,8 +105,8 @@ def start(latched: Iterable[str]) -> Faults:
     return Faults(held)
 
 
-def step(faults: Faults, situation: Situation) -> Faults:
-    """One tick: judge every rule."""
+def step(faults: Faults, situation: Situation, elapsed_ms: int) -> Faults:
+    """One tick, `elapsed_ms` after the last: judge every rule."""
     now_ms, live, shadow = situation.now_ms, situation.live, situation.shadow
     before = faults.tracks
     changed: dict[Event, Track | None] = {}
@@ -104,7 +120,7 @@ def step(faults: Faults, situation: Situation) -> Faults:
             if not bad:
                 continue
             track = Track()
-        after = _advance(rule, track, bad, now_ms, live)
+        after = _advance(rule, track, bad, now_ms, elapsed_ms, live)
         if after.active_since_ms is not None and track.active_since_ms is None:
             news.append(Notice(rule.id, rule.severity, rule.detail(situation)))
         elif track.active_since_ms is not None and after.active_since_ms is None:
@@ -120,30 +136,33 @@ def step(faults: Faults, situation: Situation) -> Faults:
     return Faults(tracks, tuple(news))
 
 
-def _advance(rule: Rule, track: Track, bad: bool | None, now_ms: int, live: bool) -> Track:
+def _advance(rule: Rule, track: Track, bad: bool | None, now_ms: int, elapsed_ms: int, live: bool) -> Track:
     """One rule, one tick. None neither counts nor clears."""
-    active_since_ms, held = track.active_since_ms, track.held
     if bad is None:
-        return track if active_since_ms is None or held else _hold(rule, track, live)
+        bad_since_ms = track.bad_since_ms
+        if bad_since_ms is not None and track.active_since_ms is None:
+            bad_since_ms = min(now_ms, bad_since_ms + elapsed_ms)
+        return _held(rule, replace(track, bad_since_ms=bad_since_ms, good_since_ms=None), live)
     if bad:
+        begins = track.bad_since_ms is None
         bad_since_ms = now_ms if track.bad_since_ms is None else track.bad_since_ms
+        active_since_ms = track.active_since_ms
         if active_since_ms is None and now_ms - bad_since_ms >= rule.hold_ms:
             active_since_ms = now_ms
-        after = Track(bad_since_ms, None, active_since_ms, held)
-        return after if active_since_ms is None or held else _hold(rule, after, live)
+        begun_live = live if begins else track.begun_live or live
+        return _held(rule, Track(bad_since_ms, None, active_since_ms, begun_live, track.held), live)
     good_since_ms = now_ms if track.good_since_ms is None else track.good_since_ms
-    lasting = held or rule.severity is Severity.WARNING
+    lasting = track.held or rule.severity is Severity.WARNING
     quiet = now_ms - good_since_ms >= (rule.quiet_ms or 0 if lasting else 0)
-    if quiet and rule.quiet_ms is not None:
-        held = False
-    return Track(None, good_since_ms, None if quiet else active_since_ms, held)
+    held = track.held and not (quiet and rule.quiet_ms is not None)
+    return Track(None, good_since_ms, None if quiet else track.active_since_ms, False, held)
 
 
-def _hold(rule: Rule, track: Track, live: bool) -> Track:
-    """What acts while the pack may be connected is held, and what is † always."""
-    if rule.severity in HOLDING and not rule.rests and (live or rule.always):
-        return Track(track.bad_since_ms, track.good_since_ms, track.active_since_ms, True)
-    return track
+def _held(rule: Rule, track: Track, live: bool) -> Track:
+    """What acts, and acts or began while the pack may be connected, is held; and what is † always."""
+    if track.active_since_ms is None or track.held or rule.severity not in HOLDING or rule.rests:
+        return track
+    return replace(track, held=True) if live or track.begun_live or rule.always else track
 
 
 def acknowledge(faults: Faults, name: str) -> tuple[Faults, str | None]:

@@ -182,11 +182,19 @@ def pack_left_closed(s: Situation) -> bool | None:
     return None if s.pack.contactor_state is None else s.pack.contactor_state is not PackContactor.CLOSED
 
 
+def pack_closed_unasked(s: Situation) -> bool | None:
+    if s.live or s.state is State.STARTING or not s.settings.wiring.startswith("pack"):
+        return False
+    return None if s.pack.contactor_state is None else s.pack.contactor_state is PackContactor.CLOSED
+
+
 def current_while_open(s: Situation) -> bool | None:
     """Everything of ours is off, the pack (where it has a say) says OPEN, and current flows all the same."""
-    says_closed = s.pack.contactor_state not in (None, PackContactor.OPEN)
-    if s.closed or s.live or s.state is State.STARTING or says_closed:
+    wiring, says = s.settings.wiring, s.pack.contactor_state
+    if s.closed or s.live or s.state is State.STARTING or wiring == "none":
         return False
+    if wiring.startswith("pack") and says is not PackContactor.OPEN:
+        return None if says is None else False
     if s.offset_a is None or s.pack.current_a is None:
         return None
     return abs(s.pack.current_a - s.offset_a) > 5.0
@@ -224,7 +232,7 @@ def inverter_unheard(which: str) -> Condition:
 def inverter_revoked(s: Situation) -> bool | None:
     if not s.inverter_asks or s.state not in (*LADDER, State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE):
         return False
-    return s.request.go is False
+    return s.request.go is not True if s.state in LADDER else s.request.go is False
 
 
 def broke_down(event: Event) -> Condition:
@@ -381,6 +389,12 @@ RULES: tuple[Rule, ...] = (
     Rule(E.FEEDBACK_MISMATCH, V.OPEN, "relay feedback ≠ command", feedback_mismatch,
          "A relay that does not follow is welded, stuck or not ours.", hold_ms=200, budget_ms=350, always=True,
          masked=Masked.COMMAND),
+    Rule(E.FEEDBACK_LOST, V.GRACEFUL, "a relay once fed back is not any more", lambda s: s.feedback_lost,
+         "A relay nobody sees may do anything.", hold_ms=1000, wait_ms=1800, budget_ms=3000, quiet_ms=QUIET_MS,
+         masked=Masked.COMMAND),
+    Rule(E.PACK_CLOSED_UNASKED, V.LOCK_OUT, "the pack is CLOSED, not asked to be", pack_closed_unasked,
+         "It opens within 10 s of being told, or it is welded, or somebody else holds it.", hold_ms=10_000, always=True,
+         masked=Masked.COMMAND, detail=alerts),
     Rule(E.PACK_LEFT_CLOSED, V.OPEN, "the pack leaves CLOSED unasked", pack_left_closed,
          "Whatever made it open, our outputs must not close into it again by themselves.", hold_ms=200, budget_ms=350,
          always=True, masked=Masked.COMMAND, detail=alerts),
@@ -409,6 +423,10 @@ RULES: tuple[Rule, ...] = (
     Rule(E.INVERTER_SILENT, V.GRACEFUL, "silent: Gen24 60 s, BYD CAN 180 s", inverter_unheard("inverter_silent_ms"),
          "An inverter that is gone needs no battery on its terminals.", wait_ms=2000, budget_ms=183_000, quiet_ms=0,
          rests=True, masked=Masked.INVERTER),
+    Rule(E.INVERTER_UNHEARD, V.WARNING, "off-grid profile: silent as long as that",
+         lambda s: s.settings.off_grid and s.now_ms - (s.request.heard_at_ms or s.started_ms) > s.inverter_zero_ms,
+         "Off-grid the house goes dark with the battery, so silence only warns.", quiet_ms=QUIET_MS,
+         masked=Masked.INVERTER),
     Rule(E.INVERTER_OVER_LIMIT, V.WARNING, "power > limit + max(1 kW, 10 %) for the time to follow", over_limit,
          "The inverter does not follow its limits.", hold_ms=8000, quiet_ms=QUIET_MS, masked=Masked.INVERTER,
          detail=amps),

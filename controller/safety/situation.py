@@ -20,7 +20,9 @@ class Situation(NamedTuple):
     state, state_since_ms, closed: as the last tick left them. link_voltage_v: the most trusted fresh source, taken at
     link_at_ms. offset_a: the pack's current reading with everything open, None until measured. charge_limit_w and
     discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the SoC moved further
-    than the charge explains. weld_measured: the weld check was contradicted. shadow: the pack answers to somebody else.
+    than the charge explains. feedback_lost: a relay that was fed back is not any more.
+    off_since_ms: since when nothing is energised and the pack, where it holds the contactors, says OPEN.
+    weld_measured: the weld check was contradicted. shadow: the pack answers to somebody else.
     """
 
     now_ms: int
@@ -45,6 +47,8 @@ class Situation(NamedTuple):
     tries: int
     closings_hour: int
     closings_day: int
+    feedback_lost: bool
+    off_since_ms: int
     unclean: bool
     unclean_day: int
     started_ms: int
@@ -80,9 +84,11 @@ def required_feeds(wiring: str) -> tuple[Feed, ...]:
 
 
 def missing_feeds(pack: BatterySnapshot, wiring: str, now_ms: int) -> tuple[Feed, ...]:
-    """The required feeds that are not fresh and valid now."""
+    """The required feeds that are not fresh, or of which any value is unknown now."""
     return tuple(
         feed
         for feed in required_feeds(wiring)
-        if (freshness := pack.feeds.get(feed)) is None or not freshness.fresh(now_ms)
+        if (freshness := pack.feeds.get(feed)) is None
+        or not freshness.fresh(now_ms)
+        or any(getattr(pack, name) is None for name in feed.signals)
     )

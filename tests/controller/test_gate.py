@@ -9,7 +9,7 @@ from controller.model.battery import Feed, PackContactor
 from controller.model.events import Event
 from controller.model.reading import Freshness
 from controller.ports import CanFrame, Outputs
-from controller.safety.gate import Gate, GateSettings, allow, refused
+from controller.safety.gate import Gate, GateSettings, allow
 from statecharts.supervisor import SUPERVISOR, WIRINGS, Contactor, State
 from tests.bench import HEALTHY, ROUNDS_MS
 
@@ -28,6 +28,10 @@ def judge(closed, before=frozenset(), wiring="own", pack=CLOSED_PACK, link_v=360
     gate = Gate(frozenset(before))
     _, outputs = allow(gate, settings(wiring), Outputs(frozenset(closed)), pack, link_v, blocked, 1_000_000)
     return outputs
+
+
+def refused(outputs: Outputs) -> bool:
+    return bool(outputs.events) and outputs.events[-1].id is Event.GATE_REFUSED
 
 
 def reachable(wiring: str) -> set[frozenset]:

@@ -10,6 +10,8 @@ from controller.model.events import Event
 from controller.model.settings import CHEMISTRIES, PackSettings, Settings
 from controller.ports import CommandKind
 from controller.safety.envelope import (
+    NO_CAP,
+    Bound,
     Cap,
     Deratings,
     Limits,
@@ -27,7 +29,7 @@ SETTINGS = Settings("said", "said", "own", PackSettings(CHEMISTRIES["nca"], 96, 
 UP = Limits(15_000.0, 15_000.0, "", "", Deratings(Source("", 1.0), Source("", 1.0)), 0)
 
 
-def now(pack=HEALTHY, faults=NO_FAULTS, before=UP, offered="", profile_w=30_000.0, cap=None, now_ms=10) -> Limits:
+def now(pack=HEALTHY, faults=NO_FAULTS, before=UP, offered="", profile_w=30_000.0, cap=NO_CAP, now_ms=10) -> Limits:
     return limits(before, pack, SETTINGS, faults, offered, profile_w, cap, now_ms)
 
 
@@ -124,10 +126,10 @@ def test_a_derating_rises_only_by_more_than_two_percent():
 
 
 def test_a_cap_of_a_person_counts_until_it_expires():
-    cap = Cap(charge_w=500.0, discharge_w=None, until_ms=1_000)
-    assert now(cap=cap, now_ms=990).charge_w == 500.0
-    assert now(cap=cap, now_ms=990).discharge_w == 15_000.0
-    assert now(cap=cap, now_ms=1_000).charge_w == 15_000.0
+    cap = Cap(charge=Bound(500.0, until_ms=1_000))
+    assert now(cap=cap.at(990), now_ms=990).charge_w == 500.0
+    assert now(cap=cap.at(990), now_ms=990).discharge_w == 15_000.0
+    assert now(cap=cap.at(1_000), now_ms=1_000).charge_w == 15_000.0
 
 
 def test_an_soc_jump_halves_power_until_plausible_for_a_minute():

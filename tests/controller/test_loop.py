@@ -1,0 +1,110 @@
+"""The loop: whatever breaks, the outputs go off in that tick, and the next one makes it a fault."""
+
+from controller.loop import Loop, Ports
+from controller.model.events import Event
+from controller.ports import CanFrame, RelayError
+from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, MemoryRelays
+from statecharts.supervisor import WIRINGS, Contactor, State
+from tests.bench import Bench
+
+PACK = Contactor.PACK
+
+
+class Rig:
+    """A loop over memory ports whose core was brought to RUNNING on the bench."""
+
+    def __init__(self, wiring: str = "own") -> None:
+        bench = Bench(wiring).running()
+        self.relays, self.clock, self.bus = (
+            MemoryRelays(WIRINGS[wiring], blind=False),
+            HandClock(bench.now_ms),
+            MemoryCan(),
+        )
+        self.relays.history.append(bench.closed - {PACK})
+        self.events, records = MemoryEvents(), MemoryRecords()
+        records.record = bench.stored
+        self.loop = Loop(bench.state, Ports(self.bus, self.relays, self.clock, self.events, records))
+        self.loop.estop_ok = self.loop.interlock_ok = True
+        self.tick()
+        self.bus.outbox.clear()
+
+    def tick(self, after_ms: int = 10) -> None:
+        self.clock.ms += after_ms
+        self.loop.link = (360.0, self.clock.ms)
+        self.loop.tick()
+
+    @property
+    def state(self) -> State:
+        return self.loop.state.supervisor.state
+
+    def told(self) -> set[Event]:
+        return {notice.id for _, notice in self.events.seen}
+
+
+def test_a_healthy_loop_goes_on_running():
+    rig = Rig()
+    for _ in range(100):
+        rig.tick()
+    assert rig.state is State.RUNNING
+    assert rig.told() == set()
+
+
+def test_an_exception_in_a_port_switches_everything_off_in_that_tick_and_faults_in_the_next():
+    rig = Rig()
+    rig.bus.receive = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    rig.tick()
+    assert rig.relays.history[-1] == frozenset()
+    assert isinstance(rig.loop.error, ZeroDivisionError)
+    rig.bus.receive = lambda: ()  # type: ignore[method-assign]
+    rig.tick()
+    assert rig.loop.error is None
+    assert Event.EXCEPTION in rig.told()
+    assert rig.state is not State.RUNNING
+
+
+def test_a_relay_board_that_fails_is_switched_off_and_no_frame_asks_the_pack_to_close():
+    rig = Rig("pack+inverter")
+    writes = []
+
+    def write(closed: frozenset[Contactor]) -> None:
+        writes.append(closed)
+        if closed:
+            raise RelayError("board: no answer")
+
+    rig.relays.write = write  # type: ignore[method-assign]
+    rig.tick()
+    assert writes[-1] == frozenset()
+    assert rig.bus.outbox == []
+    rig.tick()
+    assert Event.RELAY_FAILED in rig.told()
+    assert PACK not in rig.loop.state.gate.closed
+
+
+def test_one_tick_fifty_milliseconds_late_is_an_event_and_goes_on():
+    rig = Rig()
+    rig.tick(after_ms=70)
+    rig.tick()
+    assert Event.TICK_LATE in rig.told()
+    assert rig.state is State.RUNNING
+
+
+def test_a_tick_more_than_two_hundred_milliseconds_late_opens():
+    rig = Rig()
+    rig.tick(after_ms=220)
+    rig.tick()
+    assert Event.TICK_OVERRUN in rig.told()
+    assert rig.state is not State.RUNNING
+
+
+def test_five_late_ticks_in_a_second_open():
+    rig = Rig()
+    for _ in range(5):
+        rig.tick(after_ms=70)
+    rig.tick()
+    assert Event.TICK_OVERRUN in rig.told()
+
+
+def test_frames_reach_the_bus_while_everything_is_well():
+    rig = Rig("pack+inverter")
+    rig.tick()
+    assert rig.bus.outbox == [CanFrame(0x100, b"\x01")]
