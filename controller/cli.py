@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -44,6 +45,8 @@ from statecharts.shadow import SHADOW
 from statecharts.supervisor import SUPERVISOR, State
 
 CATALOGUE = Catalogue(BATTERIES, INVERTERS)
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[2])
+"""What typer raises for wrong use, and for nothing else; it has had more than one home."""
 CHARTS = {chart.name: chart for chart in (SUPERVISOR, SHADOW)}
 SYNTHETIC = "synthetic: a recording of packwarden's own Tesla pack model, not of a car"
 
@@ -54,9 +57,16 @@ log_app = typer.Typer(no_args_is_help=True, help="Look into recordings.")
 app.add_typer(config_app, name="config")
 app.add_typer(log_app, name="log")
 
-WIDTH = None if sys.stdout.isatty() else 120
-out = Console(highlight=False, width=WIDTH)
-err = Console(stderr=True, highlight=False)
+
+class _Out(Console):
+    """A console whose reader may go away (`| head`): that is no error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+out = _Out(highlight=False, emoji=False, width=None if sys.stdout and sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
 ConfigOption = Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)]
@@ -126,6 +136,7 @@ def sim(
         fail(f"--inverter {inverter}: not known; one of {', '.join(INVERTERS)}")
     if expect_state is not None and expect_state not in State.__members__:
         fail(f"--expect-state {expect_state}: no such state; one of {', '.join(State.__members__)}")
+    _keep_apart(locate(replay), trace, plot, config)
     began_s = time.perf_counter()
     recorder = PlotRecorder() if plot is not None else None
     try:
@@ -133,8 +144,6 @@ def sim(
         result = _run(run, trace, recorder, realtime or bus is not None, bus, show_progress=not as_json)
     except (RecordingError, PortError, ConfigError) as error:
         fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
     about = _about(run, result, time.perf_counter() - began_s)
     if plot is not None and recorder is not None:
         _write(plot, page(_plot_data(run, result, recorder)))
@@ -148,6 +157,34 @@ def sim(
     if expect_state is not None and result.final_state != expect_state:
         err.print(f"controller: the run ended in {result.final_state}, not in {expect_state}")
         raise typer.Exit(1)
+
+
+def _keep_apart(*paths: Path | None) -> None:
+    """What is written must be no file that is read, nor be written twice. Fails before anything is opened."""
+    named = [path for path in paths if path is not None]
+    for n, path in enumerate(named):
+        for other in named[n + 1 :]:
+            same = os.path.realpath(path) == os.path.realpath(other)
+            if same or (path.exists() and other.exists() and os.path.samefile(path, other)):
+                fail(f"{other}: the same file is read or written twice")
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[TextIO]:
+    """A file written beside its place and put there at the end; what was there stays when anything fails."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as device:
+            yield device
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("w", encoding="utf-8", newline="\n") as out_file:
+            yield out_file
+        fresh.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _prepare(name: str, battery: str | None, inverter: str | None, config: Path | None, everything: bool) -> Run:
@@ -164,7 +201,13 @@ def _prepare(name: str, battery: str | None, inverter: str | None, config: Path 
         some = ", ".join(f"{i:03X}" for i in identity.ids[:8])
         raise RecordingError(f"{path}: no pack known here speaks in it (ids {some} …); known: {', '.join(BATTERIES)}")
     protocol, assumed = identity.battery, list[str]()
-    if stated is None or stated.battery != protocol.name:
+    if stated is not None and stated.battery == protocol.name:
+        told, own = identity.kind, stated.pack
+        if told.cells not in (None, own.cells) or told.chemistry not in (None, own.chemistry.name):
+            words = f"{told.cells or '?'} cells, {(told.chemistry or 'chemistry unknown').upper()}"
+            stated_kind = f"{own.cells} cells {own.chemistry.name.upper()}"
+            assumed.append(f"this pack looks like {words}; the config says {stated_kind}")
+    else:
         chemistry, cells = identity.kind.chemistry, identity.kind.cells
         if chemistry is None or cells is None:
             assumed.append("cell count and chemistry are not told by the recording: 96 cells and the battery's first")
@@ -188,7 +231,7 @@ def _run(
     with ExitStack() as stack:
         trace_out: TextIO | None = None
         if trace is not None:
-            trace_out = stack.enter_context(trace.open("w", encoding="utf-8", newline="\n"))
+            trace_out = stack.enter_context(_written(trace))
         replay = Replay(run.recording, run.settings, run.battery, run.inverter, trace_out)
         watchers: list[Watcher] = []
         if bus is not None:
@@ -198,7 +241,7 @@ def _run(
             replay.pace = _pacer()
         if recorder is not None:
             watchers.append(_recording_into(recorder))
-        if show_progress and out.is_terminal:
+        if show_progress and sys.stdout.isatty():
             watchers.append(_progress(stack, run.recording))
         return replay.run(tuple(watchers))
 
@@ -256,6 +299,7 @@ def _about(run: Run, result: Result, wall_s: float) -> dict[str, object]:
         "assumed": list(run.assumed), "version": version(), "format": recording.format, "frames": recording.frames,
         "decoded_frames": pack.decoded_frames, "rejected_frames": recording.rejected + pack.corrupt_frames,
         "skipped_frames": recording.skipped, "stepped_back": recording.stepped_back,
+        "stepped_forward": recording.stepped_forward,
         "first_rejection": list(recording.first_rejection) if recording.first_rejection else None,
         "duration_s": round(recording.duration_us / 1e6, 6), "wall_s": round(wall_s, 3),
     }  # fmt: skip
@@ -276,6 +320,13 @@ def _headline(run: Run, result: Result, about: dict[str, object]) -> list[str]:
     if recording.first_rejection:
         line, reason = recording.first_rejection
         lines.append(f"[yellow]{recording.rejected} lines not read; the first, line {line}: {escape(reason)}[/yellow]")
+    if recording.stepped_forward:
+        lines.append(
+            f"[yellow]{recording.stepped_forward} stamps more than an hour ahead: the gap is left out[/yellow]"
+        )
+    if result.core is not None and (held := result.core.faults.held):
+        names = ", ".join(rule.id.value for rule in held)
+        lines.append(f"[yellow]a live controller would have opened and be held by: {names}[/yellow]")
     return [line for line in lines if line]
 
 
@@ -296,7 +347,7 @@ def _plot_data(run: Run, result: Result, recorder: PlotRecorder) -> PlotData:
         ],
         series=recorder.series(),
         bands=recorder.bands(),
-        cells_v=result.core.pack.cells_v,
+        cells_v=result.cells_v,
         inverter_image={str(block): list(words) for block, words in result.registers.items() if block < 1000},
         notes=notes,
         badges=["synthetic recording"] if run.synthetic else ["recording"],
@@ -304,10 +355,8 @@ def _plot_data(run: Run, result: Result, recorder: PlotRecorder) -> PlotData:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        fail(f"{path}: {error.strerror}")
+    with _written(path) as out_file:
+        out_file.write(text)
 
 
 # --- the chart ---
@@ -402,7 +451,7 @@ def config_show(
     out.print(table)
 
 
-@config_app.command("set")
+@config_app.command("set", context_settings={"ignore_unknown_options": True})
 def config_set(key: str, value: str, config: ConfigOption = None) -> None:
     """Change one key; comments and everything else stay as they are. Nothing is written when it would be wrong."""
     path = _config_path(config)
@@ -475,12 +524,33 @@ def log_decode(
 
 
 def main() -> None:
-    """Entry point of the `controller` command. A reader that went away (`| head`) is no error."""
+    """Entry point of the `controller` command: whatever goes wrong outside is one line and exit 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        code = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except UsageError as error:
+        code = _told(str(error.format_message()))  # type: ignore[attr-defined]
+    except (typer.Abort, KeyboardInterrupt):
+        code = _told("stopped")
     except BrokenPipeError:
+        code = 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:
+        code = _told(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(message: str) -> int:
+    """One line on stderr; exit status 2."""
+    if message:  # empty: the help was shown instead
+        err.print("controller: " + " ".join(message.split("\n")), markup=False, soft_wrap=True)
+    return 2
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ comments. `config_keys` is the table of keys, `config_check` says what is wrong 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -238,7 +239,7 @@ def search(option: str | Path | None, environ: Mapping[str, str], here: Path) ->
     """The file to use: --config, $CONTROLLER_CONFIG, ./controller.toml, /etc. One named expressly need not exist."""
     if named := option or environ.get("CONTROLLER_CONFIG"):
         return Path(named)
-    return next((path for path in (here / "controller.toml", SYSTEM_PATH) if path.exists()), None)
+    return next((path for path in (here / "controller.toml", SYSTEM_PATH) if os.path.exists(path)), None)
 
 
 def schema(catalogue: Catalogue) -> dict[str, Any]:
@@ -337,6 +338,26 @@ def set_value(path: str | Path, key: str, value: str, catalogue: Catalogue) -> C
     Raises ConfigError and leaves the file as it was when the value, the key or the result is wrong.
     """
     target = Path(os.path.realpath(path))
+    with _alone(target):
+        return _set_alone(target, path, key, value, catalogue)
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """One change at a time: the folder is locked, since the file itself is replaced."""
+    try:
+        folder = os.open(target.parent, os.O_RDONLY)
+    except OSError:  # reading the file will say what is wrong
+        yield
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _set_alone(target: Path, path: str | Path, key: str, value: str, catalogue: Catalogue) -> Config:
     text = _text_of(target)
     lines = lines_of(text)
     raw, problems, _ = toml(text)

@@ -175,7 +175,8 @@ def _field(key: Key) -> Any:
     if key.choices:
         kind = Literal[key.choices]
     elif kind is list:
-        kind = list[Annotated[list[float], pydantic.Field(min_length=2, max_length=2)]]
+        number = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+        kind = list[Annotated[list[number], pydantic.Field(min_length=2, max_length=2)]]
     rules: dict[str, Any] = {"description": f"{key.text}{f' [{key.unit}]' if key.unit else ''}"}
     if kind in (float, int):
         rules |= {"ge": key.low, "le": key.high, "allow_inf_nan": False if kind is float else None}

@@ -108,7 +108,7 @@ def _signals(console: Console, result: Result) -> None:
         )  # fmt: skip
     console.print(table)
     assert result.core is not None
-    cells = result.core.pack.cells_v
+    cells = result.cells_v
     if known := [v for v in cells if v is not None]:
         console.print(f"cells: {len(known)} of {len(cells)} known, {min(known):.4f} to {max(known):.4f} V")
     console.print()
@@ -193,7 +193,7 @@ def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
             for t_ms, n in result.events
         ],
         "signals": {name: summary.as_json() for name, summary in result.signals.items()},
-        "cells_v": list(result.core.pack.cells_v),
+        "cells_v": list(result.cells_v),
         "limits": _limits_json(result.core.limits),
         "last_active": None if active is None else {
             "t_s": active.t_ms / 1000, "limits": _limits_json(active.limits),

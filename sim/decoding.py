@@ -22,6 +22,8 @@ def lines(
     """
     recording = open_recording(path)
     if recording.format == "rtu":
+        if name in batteries:
+            raise RecordingError(f"{path}: a recording of a serial line, {name} speaks on CAN")
         yield from _rtu(recording, inverters[name or "byd_modbus"])
         return
     if name in inverters:
@@ -29,7 +31,7 @@ def lines(
     identity = identify(recording, batteries, name)
     if identity.battery is None:
         what = f"the inverter's side ({identity.partner})" if identity.partner else "no pack known here"
-        raise RecordingError(f"{path}: {what}; to decode it all the same: --as NAME")
+        raise RecordingError(f"{path}: {what}" + (f" ({name} says nothing in it)" if name else ""))
     yield from _can(recording, identity.battery)
 
 

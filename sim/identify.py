@@ -35,13 +35,13 @@ def identify(recording: Recording, batteries: Mapping[str, BatteryProtocol], onl
     """Look at the first seconds. `only`: the battery the user says it is; then just its kind is looked for."""
     if recording.format == "rtu":
         return Identity(None, PackKind(None, None), "an inverter (Modbus RTU on RS485)", ())
-    if only is not None:
-        return Identity(batteries[only], _kind(recording, batteries[only]), None, ())
+    if only is not None and (kind := _kind(recording, batteries[only])) is not None:
+        return Identity(batteries[only], kind, None, ())
     ids = _ids(recording)
-    battery = _best(frozenset(ids), batteries)
+    battery = None if only is not None else _best(frozenset(ids), batteries)
     if battery is None:
         return Identity(None, PackKind(None, None), _partner(frozenset(ids)), ids)
-    return Identity(battery, _kind(recording, battery), None, ids)
+    return Identity(battery, _kind(recording, battery) or PackKind(None, None), None, ids)
 
 
 def _ids(recording: Recording) -> tuple[int, ...]:
@@ -63,9 +63,9 @@ def _partner(ids: frozenset[int]) -> str | None:
     return None
 
 
-def _kind(recording: Recording, battery: BatteryProtocol) -> PackKind:
-    """What the pack says of itself in the first seconds."""
-    state, kind, looked = battery.start(), PackKind(None, None), 0
+def _kind(recording: Recording, battery: BatteryProtocol) -> PackKind | None:
+    """What the pack says of itself in the first seconds; None when it says nothing at all."""
+    state, kind, looked, tick = battery.start(), PackKind(None, None), 0, 0
     batches = open_recording(recording.path, ids=battery.rx.keys()).batches()
     try:
         for tick, frames in takewhile(lambda batch: batch[0] * 10_000 <= LOOK_US, batches):
@@ -80,4 +80,4 @@ def _kind(recording: Recording, battery: BatteryProtocol) -> PackKind:
             kind = battery.kind(state.snapshot(tick * 10))
     except RecordingError:
         pass
-    return kind
+    return kind if state.snapshot(tick * 10).decoded_frames else None

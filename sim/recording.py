@@ -47,6 +47,7 @@ _BLOCK = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 500
 _CLOCK_SET_US = 1_000_000
+_GAP_US = 3_600_000_000
 _BAD_RECORD = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 for _name in ("can.io.asc", "can.io.blf", "can.io.trc"):  # what they complain of is counted here, not printed
     logging.getLogger(_name).addHandler(logging.NullHandler())
@@ -244,7 +245,7 @@ class _Tally:
     """What was counted while reading. See Recording for the words."""
 
     def __init__(self) -> None:
-        self.frames = self.rejected = self.skipped = self.stepped_back = self.duration_us = 0
+        self.frames = self.rejected = self.skipped = self.stepped_back = self.stepped_forward = self.duration_us = 0
         self.first_rejection: tuple[int, str] | None = None
         self.ids_seen: Counter[int] = Counter()
 
@@ -529,7 +530,8 @@ class Recording(_Tally):
     ids: frames of other ids are counted but not handed out; None hands out all. frames: readable data frames, of any
     id. rejected: what cannot be read; first_rejection: (line, reason) of the first, line 0 in a binary file. skipped:
     remote, error and CAN FD frames. stepped_back: stamps earlier than the one before; such a frame gets the stamp of
-    the one before, and after a step of more than 1 s (a clock was set) time goes on from there. ids_seen: frames of
+    the one before, and after a step of more than 1 s (a clock was set) time goes on from there. stepped_forward: stamps
+    more than an hour after the one before; time goes on from there as well. ids_seen: frames of
     each id, in order of first sight. duration_us: stamp of the last frame. size: of the file, in bytes.
     """
 
@@ -612,7 +614,8 @@ class Recording(_Tally):
         if self._shift_us is None:
             self._shift_us = -stamps[0]
         shift, newest = self._shift_us, self.duration_us
-        if stamps[0] + shift >= newest and stamps == sorted(stamps):
+        smooth = stamps[0] + shift >= newest and stamps[-1] + shift - newest <= _GAP_US
+        if smooth and stamps == sorted(stamps):
             placed = [stamp + shift for stamp in stamps]
         else:
             placed = []
@@ -621,6 +624,9 @@ class Recording(_Tally):
                     self.stepped_back += 1
                     if newest - (stamp + shift) > _CLOCK_SET_US:
                         shift = newest - stamp
+                elif stamp + shift - newest > _GAP_US:
+                    self.stepped_forward += 1
+                    shift = newest - stamp
                 newest = max(newest, stamp + shift)
                 placed.append(newest)
         self._shift_us, self.duration_us = shift, placed[-1]

@@ -107,6 +107,7 @@ class Result:
     signals: dict[str, Summary] = field(default_factory=dict)
     registers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     active: Active | None = None
+    cells_v: tuple[float | None, ...] = ()
     frames_to_inverter: list[str] = field(default_factory=list)
     missing: tuple[str, ...] = ()
     ticks: int = 0
@@ -148,6 +149,8 @@ class Replay:
         result = Result()
         result.states.append(StateChange(0, self.loop.state.supervisor.state.value, "boot"))
         tally = Tally()
+        cells: tuple[float | None, ...] = ()
+        last_cells: dict[int, float] = {}
         active: tuple[int, Limits, Mapping[int, tuple[int, ...]]] | None = None
         for now_ms in self._ticks():
             outputs = self.loop.tick()
@@ -159,12 +162,16 @@ class Replay:
             supervisor = state.supervisor
             if supervisor.state.value != result.states[-1].state:
                 result.states.append(StateChange(now_ms, supervisor.state.value, supervisor.cause))
+            if state.pack.cells_v is not cells:
+                cells = state.pack.cells_v
+                last_cells.update((n, volts) for n, volts in enumerate(cells) if volts is not None)
             if supervisor.state is State.RUNNING and not state.faults.held:
                 active = (now_ms, state.limits, outputs.registers)
             for watch in watchers:
                 watch(now_ms, state, outputs)
             result.ticks += 1
         result.signals = tally.finished()
+        result.cells_v = tuple(last_cells.get(n) for n in range(self.loop.state.setup.settings.pack.cells))
         result.active = Active(*active) if active else None
         return self._finished(result)
 

@@ -272,7 +272,8 @@ def running_is_entered_only_confirmed(chart: Chart, step: Step) -> str | None:
     if step.target.state is not State.RUNNING or step.source.state is State.RUNNING:
         return None
     wired = chart.wirings[step.wiring]
-    if step.true & {Guard.OPEN_NOW, Guard.STOP}:
+    blocked = {Guard.OPEN_NOW, Guard.STOP} | ({Guard.SUSPECTED} if step.source.state is State.STANDBY else set())
+    if step.true & blocked:
         return f"RUNNING is entered from {step.source.state.name} although {_guards(step.true)}"
     ways: Mapping[Enum, set[Guard] | None] = {
         State.CLOSING_POSITIVE: {Guard.POSITIVE_CONFIRMED, Guard.OVERLAPPED} if Contactor.POSITIVE in wired else None,

@@ -407,10 +407,10 @@ class CellBook:
         return self.counted or self.agreed
 
     def cells_v(self, now_ms: int) -> tuple[Value, ...]:
-        """One entry a cell, None where unknown or too old. Empty while the number of cells is not known."""
+        """One entry a cell, None where unknown or too old; while their number is not known, up to the last one seen."""
         cells = self.number
         if cells is None:
-            return ()
+            cells = max((n + 1 for n, value in enumerate(self.volts) if value is not None), default=0)
         if self.oldest_ms is None or now_ms - self.oldest_ms <= BRICKS_MAX_AGE_MS:
             return self.volts[:cells]
         return tuple(
@@ -739,6 +739,7 @@ class TeslaState(NamedTuple):
             "contactor_state": contactor_state(status, contactors),
             "hvil_ok": hvil_ok(contactors),
             "lv_supply_v": supply_v,
+            "cells": self.cells.number if cell_min_v is not None else None,
             "cells_v": self.cells.cells_v(now_ms) if cell_min_v is not None else (),
             "report": self._report(status, contactors, lowest_v, now_ms),
             "serial": self._serial(),
@@ -848,7 +849,7 @@ class TeslaModel3(BatteryProtocol):
 
         92 and 96 are NCA; 102 to 108 are LFP, unless a cell is above what LFP reaches. 110 (S/X) is neither.
         """
-        cells: int | None = len(pack.cells_v) or None
+        cells = pack.cells
         if cells is None and pack.current_a is not None and abs(pack.current_a) <= REST_A:
             cells = cells_by_voltage(pack.pack_voltage_v, pack.cell_min_v, pack.cell_max_v)
         if cells in NCA_CELLS:

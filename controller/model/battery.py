@@ -68,8 +68,9 @@ NO_FEEDS: Mapping[Feed, Freshness] = MappingProxyType({})
 class BatterySnapshot(NamedTuple):
     """One look at the pack. current_a > 0 is charging. Powers are what the pack's BMS allows now, W, never negative.
 
-    design_min_v and design_max_v: the window the pack's BMS states. cells_v: last known voltage of each cell, index 0
-    is cell 1. corrupt_frames: known ids refused since the start (checksum, counter, length).
+    design_min_v and design_max_v: the window the pack's BMS states. cells: how many there are in series, None while
+    that is not certain. cells_v: last known voltage of each cell, index 0 is cell 1, as far as cells have been seen.
+    corrupt_frames: known ids refused since the start (checksum, counter, length).
     """
 
     pack_voltage_v: float | None = None
@@ -96,6 +97,7 @@ class BatterySnapshot(NamedTuple):
     link_voltage_v: float | None = None
     link_at_ms: int | None = None
     lv_supply_v: float | None = None
+    cells: int | None = None
     cells_v: tuple[float | None, ...] = ()
     report: PackReport = NO_REPORT
     feeds: Mapping[Feed, Freshness] = NO_FEEDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -175,6 +176,8 @@ def _published(sources: list[tuple[str, float]], before_w: float, rise_w: float,
     """The smallest source, halved after an SoC jump, rising no faster than allowed."""
     name, limit_w = min(sources, key=_BY_LIMIT)
     limit_w = max(0.0, limit_w)
+    if not isfinite(sum(source[1] for source in sources)):
+        return 0.0, "a source that is no number"
     if half and limit_w:
         name, limit_w = "soc-jump", limit_w / 2
     if limit_w > before_w + rise_w:

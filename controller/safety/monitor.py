@@ -124,7 +124,7 @@ def step(faults: Faults, situation: Situation, elapsed_ms: int) -> Faults:
         if after.active_since_ms is not None and track.active_since_ms is None:
             news.append(Notice(rule.id, rule.severity, rule.detail(situation)))
         elif track.active_since_ms is not None and after.active_since_ms is None:
-            news.append(Notice(rule.id, Severity.INFO, "over, held" if after.held else "over"))
+            news.append(Notice(rule.id, Severity.INFO, "cleared, still held" if after.held else "cleared"))
         elif track.held and not after.held:
             news.append(Notice(rule.id, Severity.INFO, "released"))
         if after != track:

@@ -922,7 +922,7 @@ def gathered(frames: Iterable[tuple[int, str]], *before: tuple[int, str]) -> Bat
 @pytest.mark.parametrize(("cells", "chemistry"), [(92, "nca"), (96, "nca"), (102, "lfp"), (106, "lfp"), (108, "lfp")])
 def test_cells_are_counted_once_a_whole_round_was_seen(cells: int, chemistry: str):
     entries = list(round_of(cells))
-    assert gathered(entries).cells_v == ()
+    assert gathered(entries).cells is None
     pack = gathered([*entries, entries[0]])
     assert pack.cells_v == tuple(round(3.3 + number / 1000, 4) for number in range(cells))
     assert PROTOCOL.kind(pack) == PackKind(cells, chemistry)
@@ -946,7 +946,7 @@ def test_a_count_that_contradicts_the_voltages_is_believed_by_nobody():
     for entry in [*looks, *entries[:32], entries[0]]:
         state = heard(entry, state=state)
     assert state.cells.counted == 96
-    assert state.snapshot(0).cells_v == ()
+    assert state.snapshot(0).cells is None
     for entry in [*entries[1:], entries[0]]:
         state = heard(entry, state=state)
     assert PROTOCOL.kind(state.snapshot(0)) == PackKind(106, "lfp")
@@ -954,7 +954,7 @@ def test_a_count_that_contradicts_the_voltages_is_believed_by_nobody():
 
 def test_a_page_sent_twice_in_a_row_is_no_whole_round():
     entries = list(round_of(106))[:32]
-    assert gathered([*entries, entries[-1]]).cells_v == ()
+    assert gathered([*entries, entries[-1]]).cells is None
 
 
 def test_an_s_or_x_pack_of_110_cells_is_of_no_known_chemistry():
@@ -975,7 +975,7 @@ def test_cells_without_the_pack_s_own_extremes_are_not_shown():
     state = heard()
     for entry in [*entries, entries[0]]:
         state = heard(entry, state=state)
-    assert state.snapshot(0).cells_v == ()
+    assert state.snapshot(0).cells is None
     assert PROTOCOL.kind(state.snapshot(0)) == PackKind(None, None)
 
 

@@ -245,8 +245,6 @@ def test_more_than_a_tenth_unreadable_is_refused(tmp_path: Path):
         ("--replay", MICHAEL, "--inverter", "toaster"),
         ("--replay", MICHAEL, "--expect-state", "ASLEEP"),
         ("--replay", MICHAEL, "--config", "no-such.toml"),
-        ("--replay", MICHAEL, "--trace", "/no/such/folder/trace.jsonl"),
-        ("--replay", MICHAEL, "--plot", "/no/such/folder/plot.html"),
         ("--replay", MICHAEL, "--bus", "can0"),
     ],
 )

@@ -120,6 +120,9 @@ HARMLESS: dict[tuple[str, str], str] = {
     ("swap", "CLOSING_NEGATIVE --negative-overdue--> VERIFYING_OPEN"): "confirmed in the very tick of the deadline",
     ("swap", "CLOSING_POSITIVE --positive-overdue--> VERIFYING_OPEN"): "confirmed in the very tick of the deadline",
     ("drop WIRED_POSITIVE", "CLOSING_POSITIVE --fuse-clearing--> CLOSING_POSITIVE"): "other wirings never get there",
+    ("drop WIRED_POSITIVE", "OPENING_POSITIVE --fuse-clearing--> OPENING_POSITIVE"): "other wirings never get there",
+    ("drop UNLOAD_OVERDUE", "UNLOADING --fuse-clearing--> UNLOADING"): "it waits for the fuse a little earlier",
+    ("drop POSITIVE_OVERDUE", "CLOSING_POSITIVE --fuse-clearing--> CLOSING_POSITIVE"): "it waits, for the fuse's time",
 }
 """Changes of one row that change the machine and leave it safe, with the reason. Everything else must be found."""
 
