@@ -16,7 +16,7 @@ from controller.inverters.base import InverterProtocol, InverterState
 from controller.model.battery import BatterySnapshot
 from controller.model.events import Event, Notice, Severity
 from controller.model.inverter import InverterRequest, InverterStatus, InverterView
-from controller.model.settings import Settings
+from controller.model.settings import RECOVERY_A, RECOVERY_MS, Settings
 from controller.ports import Command, CommandKind, Inputs, Outputs, Record
 from controller.safety import envelope, gate, monitor
 from controller.safety.monitor import NO_FAULTS
@@ -136,7 +136,14 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     sup, row = supervisor.step(sup, situation, faults)
     withheld = _withheld(sup, situation, faults) if sup.state is State.STANDBY and not setup.shadow else ()
     limits = envelope.limits(
-        core.limits, pack, setup.settings, faults, _not_offered(sup, setup, withheld), setup.inverter.max_w, cap, now_ms
+        core.limits,
+        pack,
+        setup.settings,
+        faults,
+        _not_offered(sup, setup, withheld),
+        setup.inverter.max_w,
+        _recovery_cap(cap, sup, pack),
+        now_ms,
     )
     closed: frozenset[Contactor] = frozenset() if setup.shadow else energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
@@ -183,7 +190,7 @@ def _situation(
         closings_hour=supervisor.closings_within(settled, HOUR_MS, now_ms),
         closings_day=supervisor.closings_within(settled, DAY_MS, now_ms),
         feedback_lost=any(inputs.feedback.get(member) is None for member in seen.fed_back),
-        off_since_ms=sup.off_since_ms,
+        off_since_ms=sup.off_since_ms, recovering=sup.recovery_until_ms is not None,
         unclean=sup.found_closed, unclean_day=len(sup.unclean_ms), started_ms=core.started_ms,
         inverter_zero_ms=setup.inverter.zero_ms, inverter_silent_ms=setup.inverter.silent_ms,
         inverter_follow_ms=setup.inverter.follow_ms, inverter_asks=setup.inverter.asks, shadow=setup.shadow,
@@ -206,6 +213,10 @@ def _obey(core: CoreState, commands: Sequence[Command], now_ms: int) -> tuple[*O
     """Commands are wishes: each is taken up, or refused with a reason."""
     faults, sup, cap = core.faults, core.supervisor, core.cap.at(now_ms)
     answers: list[Notice] = []
+    if sup.recovery_until_ms is not None and now_ms >= sup.recovery_until_ms:  # it is masked until the pack is open
+        sup = replace(
+            sup, recovery_until_ms=None if sup.state is State.STANDBY else sup.recovery_until_ms, enabled=False
+        )
     if sup.auto_enables and faults.held:
         sup = replace(sup, auto_enables=False)
     if sup.auto_enables and now_ms - core.started_ms >= core.setup.settings.contactors.auto_enable_ms:
@@ -238,6 +249,8 @@ def _obey_one(command: Command, before: Obeyed, shadow: bool, now_ms: int) -> tu
             return before, "it is not locked out"
         case CommandKind.UNLOCK:
             return (monitor.unlock(faults), replace(sup, unlocking=True, link=weld.UNWATCHED), cap), ""
+        case CommandKind.RECOVERY_CHARGE:
+            return (faults, replace(sup, recovery_until_ms=now_ms + RECOVERY_MS), cap), ""
         case CommandKind.CAP:
             wishes = [w for w in (command.charge_w, command.discharge_w) if w is not None]
             if not wishes or not all(isfinite(w) and w >= 0 for w in wishes) or command.for_ms <= 0:
@@ -251,6 +264,17 @@ def _capped(cap: envelope.Cap, command: Command, until_ms: int) -> envelope.Cap:
         None if w is None else envelope.Bound(w, until_ms) for w in (command.charge_w, command.discharge_w)
     )
     return envelope.Cap(charge or cap.charge, discharge or cap.discharge)
+
+
+def _recovery_cap(cap: envelope.Cap, sup: Supervisor, pack: BatterySnapshot) -> envelope.Cap:
+    """A recovery charge takes 5 A at most, and gives nothing."""
+    until_ms = sup.recovery_until_ms
+    if until_ms is None:
+        return cap
+    charge_w = 0.0 if pack.pack_voltage_v is None else RECOVERY_A * pack.pack_voltage_v
+    if cap.charge is not None:
+        charge_w = min(charge_w, cap.charge.limit_w)
+    return envelope.Cap(envelope.Bound(charge_w, until_ms), envelope.Bound(0.0, until_ms))
 
 
 def _acknowledge(name: str, before: Obeyed) -> tuple[Obeyed, str]:

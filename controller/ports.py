@@ -35,6 +35,7 @@ class CommandKind(Enum):
     ACKNOWLEDGE = "acknowledge"
     UNLOCK = "unlock"
     CAP = "cap"
+    RECOVERY_CHARGE = "recovery-charge"
 
 
 class Command(NamedTuple):

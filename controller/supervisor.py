@@ -28,7 +28,8 @@ class Supervisor:
     """Where the machine is and what it remembers. Stamps are of the loop's clock, None while not running.
 
     enabled: a person (or auto_enable) wants it closed. auto_enables: it will be, after a clean boot.
-    unload_by_ms: when UNLOADING ends at the latest. recorded_seq: the record this closing waits for.
+    recovery_until_ms: when a recovery charge ends. unload_by_ms: when UNLOADING ends at the latest. recorded_seq: the
+    record this closing waits for.
     closings_ms: when each closing of the last day began. tries: failed precharges since the last success.
     """
 
@@ -41,6 +42,7 @@ class Supervisor:
     locked: bool = False
     unlocking: bool = False
     found_closed: bool = False
+    recovery_until_ms: int | None = None
     off_since_ms: int = 0
     unload_by_ms: int | None = None
     fuse_since_ms: int | None = None
@@ -378,6 +380,7 @@ def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Superviso
     sup = replace(sup, state=target, since_ms=s.now_ms, cause=_cause(row, sup, s, faults), unlocking=False)
     if was_live and not is_live:
         sup = replace(sup, off_since_ms=s.now_ms, charge=precharge.NOT_BEGUN, fuse_since_ms=None, recorded_seq=None)
+        sup = replace(sup, recovery_until_ms=None)
     if target is State.UNLOADING:
         sup = replace(sup, unload_by_ms=None)
         sup = replace(sup, unload_by_ms=_unload_by(sup, s, faults))

@@ -35,6 +35,12 @@ CHEMISTRIES: Mapping[str, Chemistry] = MappingProxyType(
 )
 """Aged packs, so inside what the chemistry allows (safety concept, section 4)."""
 
+RECOVERY_A = 5.0
+RECOVERY_MS = 1_800_000
+RECOVERY_FLOOR_V: Mapping[str, float] = MappingProxyType({"lto": 1.5})
+RECOVERY_FLOOR_ELSE_V = 2.0
+"""A recovery charge: at most 5 A for 30 min, no cell below the floor (safety concept, section 3)."""
+
 Curve = tuple[tuple[float, float], ...]
 OptionValue = str | float | bool
 NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})

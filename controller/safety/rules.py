@@ -11,6 +11,7 @@ from enum import Enum
 
 from controller.model.battery import Feed, PackContactor
 from controller.model.events import Event, Severity
+from controller.model.settings import RECOVERY_FLOOR_ELSE_V, RECOVERY_FLOOR_V
 from controller.safety.situation import Situation
 from statecharts.supervisor import LADDER, Contactor, State
 
@@ -133,7 +134,20 @@ def cell_limit_ignored(s: Situation) -> bool | None:
 def pack_voltage_critical(s: Situation) -> bool | None:
     if (voltage_v := s.pack.pack_voltage_v) is None:
         return None
-    return not 0.98 * s.settings.pack.design_min_v <= voltage_v <= 1.02 * s.settings.pack.design_max_v
+    pack = s.settings.pack
+    lowest_v = pack.cells * recovery_floor_v(s) if s.recovering else 0.98 * pack.design_min_v
+    return not lowest_v <= voltage_v <= 1.02 * pack.design_max_v
+
+
+def recovery_floor_v(s: Situation) -> float:
+    """No cell may be below it in a recovery charge."""
+    return RECOVERY_FLOOR_V.get(s.settings.pack.chemistry.name, RECOVERY_FLOOR_ELSE_V)
+
+
+def cell_undervoltage_critical(s: Situation) -> bool | None:
+    if s.recovering:
+        return _below(s.pack.cell_min_v, recovery_floor_v(s))
+    return _sinks_to(s.pack.cell_min_v, s.settings.pack.chemistry.critical_low_v)
 
 
 def pack_fuse_blown(s: Situation) -> bool | None:
@@ -281,7 +295,7 @@ RULES: tuple[Rule, ...] = (
          "Overcharging a cell can end in fire; the pack's own cut-off is not leaned on alone.",
          hold_ms=500, budget_ms=750, detail=volts("cell_max_v")),
     Rule(E.CELL_UNDERVOLTAGE_CRITICAL, V.OPEN, "lowest cell ≤ critical low",
-         lambda s: _sinks_to(s.pack.cell_min_v, s.settings.pack.chemistry.critical_low_v),
+         cell_undervoltage_critical,
          "A cell discharged this far dissolves its copper and must not be charged again as if nothing had been.",
          hold_ms=500, budget_ms=750, detail=volts("cell_min_v")),
     Rule(E.CELL_OVERVOLTAGE, V.LIMIT, "highest cell ≥ charge stop",

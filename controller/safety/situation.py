@@ -22,7 +22,8 @@ class Situation(NamedTuple):
     discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the SoC moved further
     than the charge explains. feedback_lost: a relay that was fed back is not any more.
     off_since_ms: since when nothing is energised and the pack, where it holds the contactors, says OPEN.
-    weld_measured: the weld check was contradicted. shadow: the pack answers to somebody else.
+    weld_measured: the weld check was contradicted. recovering: a recovery charge masks
+    undervoltage. shadow: the pack answers to somebody else.
     """
 
     now_ms: int
@@ -56,6 +57,7 @@ class Situation(NamedTuple):
     inverter_silent_ms: int
     inverter_follow_ms: int
     inverter_asks: bool
+    recovering: bool
     shadow: bool
 
     @property
