@@ -34,9 +34,10 @@ frames = st.builds(
     st.binary(max_size=8),
     st.booleans(),
 )
-stamped = st.lists(st.tuples(st.integers(0, 2**50), frames), min_size=1, max_size=40).map(
-    lambda found: sorted(found, key=lambda pair: pair[0])
-)
+stamped = st.tuples(
+    st.integers(0, 2**50), st.lists(st.tuples(st.integers(0, 3_600_000_000), frames), min_size=1, max_size=40)
+).map(lambda found: [(found[0] + us, frame) for us, frame in sorted(found[1], key=lambda pair: pair[0])])
+"""Frames in the order of time, within an hour: a longer gap is taken for a clock that was set."""
 
 
 @cache
@@ -217,13 +218,19 @@ def test_after_a_clock_was_set_back_time_goes_on(tmp_path):
     assert (found.stepped_back, found.duration_us) == (1, 110_000_000)
 
 
+def test_after_a_clock_was_set_ahead_time_goes_on(tmp_path):
+    found, pairs = read(tmp_path, lines_at(0, 1, 10**8, 10**8 + 0.5))
+    assert [us for us, _ in pairs] == [0, 1_000_000, 1_000_000, 1_500_000]
+    assert (found.stepped_forward, found.stepped_back, found.duration_us) == (1, 0, 1_500_000)
+
+
 def test_a_frame_belongs_to_the_first_tick_not_before_it(tmp_path):
-    found = open_recording(put(tmp_path, lines_at(0, 0.000001, 0.010, 0.010001, 3600.02)))
+    found = open_recording(put(tmp_path, lines_at(0, 0.000001, 0.010, 0.010001, 3600.0)))
     assert [(tick, [frame.data[0] for frame in batch]) for tick, batch in found.batches()] == [
         (0, [0]),
         (1, [1, 2]),
         (2, [3]),
-        (360_002, [4]),
+        (360_000, [4]),
     ]
 
 
