@@ -211,7 +211,9 @@ Obeyed = tuple[monitor.Faults, Supervisor, envelope.Cap]
 
 def _obey(core: CoreState, commands: Sequence[Command], now_ms: int) -> tuple[*Obeyed, tuple[Notice, ...]]:
     """Commands are wishes: each is taken up, or refused with a reason."""
-    faults, sup, cap = core.faults, core.supervisor, core.cap.at(now_ms)
+    faults, sup, cap = core.faults, core.supervisor, core.cap
+    if cap is not envelope.NO_CAP:
+        cap = cap.at(now_ms)
     answers: list[Notice] = []
     if sup.recovery_until_ms is not None and now_ms >= sup.recovery_until_ms:  # it is masked until the pack is open
         sup = replace(

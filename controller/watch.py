@@ -51,6 +51,8 @@ def step(watch: Watch, pack: BatterySnapshot, settings: Settings, inputs: Inputs
 def _wired(watch: Watch, inputs: Inputs) -> Watch:
     """What is known now is wired; unknown later, it is no longer taken for "not wired"."""
     estop, interlock = inputs.estop_ok is not None, inputs.interlock_ok is not None
+    if not (inputs.feedback or estop or interlock):
+        return watch
     fed_back = watch.fed_back.union(c for c, closed in inputs.feedback.items() if closed is not None)
     if estop <= watch.estop_seen and interlock <= watch.interlock_seen and fed_back == watch.fed_back:
         return watch

@@ -88,9 +88,13 @@ def _frame_of(
     events: tuple[Notice, ...],
 ) -> tuple[str, str]:  # fmt: skip
     """What stands before the signals of a line, and after them."""
-    limits = dict(zip(("charge_w", "discharge_w", "charge_by", "discharge_by"), published, strict=True))
-    tx = [f"{frame.id:03X}#{frame.data.hex().upper()}" for frame in frames]
-    told = [[e.id.value, e.severity.value, e.detail] for e in events]
-    names = [c.value for c in sorted(closed, key=_ORDER.__getitem__)]
-    before = f'"state":"{state.value}","closed":{_dump(names)}'
-    return before, f'"limits":{_dump(limits)},"tx":{_dump(tx)},"events":{_dump(told)}'
+    charge_w, discharge_w, charge_by, discharge_by = published
+    tx = ",".join(f'"{frame.id:03X}#{frame.data.hex().upper()}"' for frame in frames)
+    told = _dump([[e.id.value, e.severity.value, e.detail] for e in events]) if events else "[]"
+    names = ",".join(f'"{c.value}"' for c in sorted(closed, key=_ORDER.__getitem__))
+    limits = (
+        f'{{"charge_w":{charge_w},"discharge_w":{discharge_w},'
+        f'"charge_by":{_dump(charge_by)},"discharge_by":{_dump(discharge_by)}}}'
+    )
+    before = f'"state":"{state.value}","closed":[{names}]'
+    return before, f'"limits":{limits},"tx":[{tx}],"events":{told}'

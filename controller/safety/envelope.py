@@ -80,6 +80,11 @@ def over(curve: Curve, at: float) -> float:
     return curve[-1][1]
 
 
+def _least(source: Source) -> float:
+    """What is no number is less than everything."""
+    return source.fraction if isfinite(source.fraction) else -1.0
+
+
 def charge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
     """The fraction of the charge current cells and temperatures allow. Anything unknown is 0."""
     cell = settings.pack.chemistry
@@ -90,7 +95,7 @@ def charge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
         Source("coldest cell", over(settings.pack.charge_over_coldest, pack.temp_min_c)),
         Source("hottest cell", over(settings.pack.charge_over_hottest, pack.temp_max_c)),
     )
-    return min(parts, key=_BY_LIMIT)
+    return min(parts, key=_least)
 
 
 def discharge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
@@ -103,7 +108,7 @@ def discharge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
         Source("coldest cell", over(settings.pack.discharge_over_coldest, pack.temp_min_c)),
         Source("hottest cell", over(settings.pack.discharge_over_hottest, pack.temp_max_c)),
     )
-    return min(parts, key=_BY_LIMIT)
+    return min(parts, key=_least)
 
 
 def _taper(cell_v: float, begin_v: float, stop_v: float) -> float:
@@ -111,10 +116,13 @@ def _taper(cell_v: float, begin_v: float, stop_v: float) -> float:
     return min(1.0, max(0.0, (cell_v - stop_v) / (begin_v - stop_v)))
 
 
-def _with_hysteresis(fraction: float, before: float) -> float:
-    """A derating falls at once and rises only by more than 2 %, or to its end."""
+def _with_hysteresis(derating: Source, before: float) -> Source:
+    """A derating falls at once and rises only by more than 2 %, or to its end. What is no number is nothing."""
+    name, fraction = derating
+    if not isfinite(fraction):
+        return Source(name, 0.0)
     rises = fraction >= before + HYSTERESIS or fraction >= 1.0
-    return fraction if fraction <= before or rises else before
+    return derating if fraction <= before or rises else Source(name, before)
 
 
 def limits(
@@ -157,8 +165,8 @@ def _deratings(before: Limits, pack: BatterySnapshot, settings: Settings) -> Der
         return last
     charge, discharge = charge_derating(pack, settings), discharge_derating(pack, settings)
     return Deratings(
-        Source(charge.name, _with_hysteresis(charge.fraction, last.charge.fraction)),
-        Source(discharge.name, _with_hysteresis(discharge.fraction, last.discharge.fraction)),
+        _with_hysteresis(charge, last.charge.fraction),
+        _with_hysteresis(discharge, last.discharge.fraction),
         judged,
     )
 
@@ -176,8 +184,6 @@ def _published(sources: list[tuple[str, float]], before_w: float, rise_w: float,
     """The smallest source, halved after an SoC jump, rising no faster than allowed."""
     name, limit_w = min(sources, key=_BY_LIMIT)
     limit_w = max(0.0, limit_w)
-    if not isfinite(sum(source[1] for source in sources)):
-        return 0.0, "a source that is no number"
     if half and limit_w:
         name, limit_w = "soc-jump", limit_w / 2
     if limit_w > before_w + rise_w:

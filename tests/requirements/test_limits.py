@@ -1,5 +1,6 @@
 """The limits handed to the inverter: the minimum of every source, at once down, slowly up, never higher by a fault."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -102,6 +103,13 @@ def test_each_source_bounds_its_direction(changed: dict, charge_w: float, discha
 def test_an_unknown_value_is_never_a_limit(name: str):
     published = now(HEALTHY._replace(**{name: None}))
     assert min(published.charge_w, published.discharge_w) == 0.0
+
+
+def test_a_curve_that_gives_no_number_allows_nothing():
+    curve = ((-20.0, 0.0), (math.nan, 1.0), (60.0, 0.0))
+    broken = replace(SETTINGS, pack=replace(SETTINGS.pack, charge_over_coldest=curve))
+    published = limits(UP, HEALTHY, broken, NO_FAULTS, "", 30_000.0, NO_CAP, 10)
+    assert published.charge_w == 0.0
 
 
 def test_an_unknown_limit_of_the_bms_is_zero():
