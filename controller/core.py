@@ -284,7 +284,8 @@ def _acknowledge(name: str, before: Obeyed) -> tuple[Obeyed, str]:
     faults, sup, cap = before
     at_fault = sup.state is State.FAULT
     if name == Event.CLOSINGS_SPENT.value:
-        return (faults, replace(sup, closings_ms=()), cap), ""
+        pending = len(supervisor.settled(sup).closings_ms)
+        return (faults, replace(sup, closings_ms=sup.closings_ms[pending:]), cap), ""
     if name == Event.PRECHARGE_TRIES_SPENT.value and at_fault:
         return (monitor.release(faults, Event.PRECHARGE_TRIES_SPENT), replace(sup, tries=0), cap), ""
     if name == Event.UNCLEAN_RESTARTS_SPENT.value and at_fault:
