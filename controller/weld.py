@@ -66,12 +66,14 @@ def _after_open(watch: LinkWatch, s: Situation, elapsed_ms: int) -> LinkWatch:
         if state is PackContactor.OPEN:
             return replace(watch, proven_open=True)
         return replace(watch, suspected=elapsed_ms >= times.pack_open_ms and state is not None)
+    if len(aux) == len(OWN):
+        return replace(watch, proven_open=True)
     link_v, pack_v = s.link_voltage_v, s.pack.pack_voltage_v
     if link_v is not None and pack_v is not None and watch.base_v is not None:
         if link_v <= (1.0 - OPENED_FRACTION) * watch.base_v or _low(link_v, pack_v, s):
             return replace(watch, proven_open=True)
         return replace(watch, suspected=elapsed_ms >= times.verify_ms - 1000 and _stuck(link_v, pack_v))
-    return replace(watch, proven_open=len(aux) == len(OWN))
+    return watch
 
 
 def _before_close(watch: LinkWatch, s: Situation) -> LinkWatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controller import core
@@ -15,6 +15,7 @@ from controller.model.reading import Freshness
 from controller.model.settings import CHEMISTRIES, ContactorSettings, PackSettings, PrechargeSettings, Settings
 from controller.ports import CanFrame, Command, CommandKind, Inputs, Outputs, Record, RegisterWrite
 from controller.safety.situation import required_feeds
+from sim.invariants import Moment, moment
 from statecharts.supervisor import Contactor, State
 
 TICK_MS = 10
@@ -153,6 +154,7 @@ class Bench:
         self.closed_at: list[tuple[int, frozenset[Contactor]]] = [(0, frozenset())]
         self.states: list[tuple[int, State, str]] = [(0, State.STARTING, "boot")]
         self.views: list[InverterView] = []
+        self.observers: list[Callable[[Moment], None]] = []
 
     # --- what the test writes on the slate ---
 
@@ -226,6 +228,8 @@ class Bench:
         if sup.state is not self.states[-1][1]:
             self.states.append((self.now_ms, sup.state, sup.cause))
         self.views.append(self.slate["view"])  # type: ignore[arg-type]
+        for observe in self.observers:
+            observe(moment(self.state, inputs, self.outputs, self.view, self.stored, self.now_ms))
 
     # --- the world ---
 

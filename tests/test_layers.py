@@ -57,8 +57,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "controller.config": ("controller.model", "controller.config_keys", "controller.config_check"),
     "drivers": ("controller.ports", "controller.model.events", "controller.model.events", "statecharts.supervisor"),
     "sim.tesla_pack": ("controller.ports",),
+    "sim.plant": ("controller.ports", "statecharts.supervisor"),
     "sim.michael": ("controller.ports", "sim.tesla_pack"),
     "sim.plot": ("controller.model",),
+    "sim.invariants": (
+        "controller.core", "controller.model", "controller.ports", "controller.safety", "controller.supervisor",
+        "statecharts.supervisor",
+    ),
     "sim": ("controller", "drivers.memory", "sim", "statecharts"),
 }  # fmt: skip
 

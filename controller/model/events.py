@@ -77,6 +77,8 @@ class Event(StrEnum):
     WELD_REPORTED = "weld-reported"
     WELD_CURRENT = "weld-current"
     WELD_MEASURED = "weld-measured"
+    LINK_CONTRADICTS_PACK = "link-contradicts-pack"
+    LINK_CONTRADICTS_PACK_LONG = "link-contradicts-pack-long"
     PRECHARGE_FAILED = "precharge-failed"
     PRECHARGE_TRIES_SPENT = "precharge-tries-spent"
     CLOSINGS_SPENT = "closings-spent"

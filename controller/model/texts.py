@@ -183,6 +183,13 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
         "The weld check was contradicted: locked out.",
         "The link stayed at or rose to pack voltage, a contact stayed closed, or the pack did not open.",
         "Open the DC breaker. Inspect; then `controller unlock` at the machine."),
+    E.LINK_CONTRADICTS_PACK: Text(
+        "The link is not at pack voltage though the contactors are closed: limits are zero.",
+        "A contactor that did not close, a blown fuse, or a failing measurement.", "Measure both sides."),
+    E.LINK_CONTRADICTS_PACK_LONG: Text(
+        "The link is still not at pack voltage: open.",
+        "A contactor that did not close, a blown fuse, or a failing measurement.",
+        "Measure contactors and fuse with the DC breaker off, then acknowledge."),
     E.PRECHARGE_FAILED: Text(
         "A precharge failed; the resistor cools down before the next try.",
         "A load or short on the link, a broken resistor or relay, or wrong R and C in the config.",

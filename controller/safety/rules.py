@@ -224,6 +224,16 @@ def over_limit(s: Situation) -> bool | None:
     return abs(power_w) > limit_w + max(1000.0, 0.1 * limit_w)
 
 
+def link_contradicts_pack(s: Situation) -> bool | None:
+    """Behind closed relays of ours a fresh link voltage is the pack's, or something between them is open."""
+    if s.state is not State.RUNNING or s.settings.wiring != "own":
+        return False
+    pack_v, link_v, at_ms = s.pack.pack_voltage_v, s.link_voltage_v, s.link_at_ms
+    if pack_v is None or link_v is None or at_ms is None or s.now_ms - at_ms > 1000:
+        return None
+    return abs(pack_v - link_v) > max(10.0, 0.05 * pack_v)
+
+
 def inverter_contradicts_pack(s: Situation) -> bool | None:
     if s.state is not State.RUNNING:
         return False
@@ -420,6 +430,12 @@ RULES: tuple[Rule, ...] = (
     Rule(E.WELD_MEASURED, V.LOCK_OUT, "weld check contradicted (section 2)", lambda s: s.weld_measured,
          "A link that stays at pack voltage, or a contact that stays closed, is a weld.", always=True,
          masked=Masked.COMMAND, detail=lambda s: f"link_voltage_v {_shown(s.link_voltage_v)}"),
+    Rule(E.LINK_CONTRADICTS_PACK, V.LIMIT, "own relays, RUNNING: link > max(10 V, 5 %) from the pack",
+         link_contradicts_pack, "Something between pack and link is open; when it closes it welds.", hold_ms=1000,
+         masked=Masked.COMMAND),
+    Rule(E.LINK_CONTRADICTS_PACK_LONG, V.OPEN, "the same for longer", link_contradicts_pack,
+         "Something between pack and link is open; when it closes it welds.", hold_ms=3000, budget_ms=3100,
+         masked=Masked.COMMAND),
     Rule(E.PRECHARGE_TRIES_SPENT, V.OPEN, "3 failed tries", lambda s: s.tries >= s.settings.precharge.tries,
          "A precharge that keeps failing burns its resistor; find out why.", always=True, masked=Masked.COMMAND,
          detail=lambda s: f"{s.tries} tries"),

@@ -30,7 +30,7 @@ def test_a_restart_while_closed_is_checked_and_rests_a_minute():
     first = Bench("own").running()
     assert first.stored is not None
     assert first.stored.closed
-    bench = Bench("own", record=first.stored)
+    bench = Bench("own", record=first.stored, feedback=False)
     bench.link_v = 360.0
     bench.enable().run_ms(20)
     assert bench.at is State.VERIFYING_OPEN
