@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint types verify diagrams docs recording bench clean
+.PHONY: demo test campaign slow lint types verify diagrams docs recording bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p out
@@ -15,7 +15,10 @@ demo: $(VENV)/.installed
 	@echo "Open out/m3-michael.html in a browser. A recording of your own: $(BIN)/controller sim --replay FILE"
 
 test: $(VENV)/.developing
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow and not campaign"
+
+campaign: $(VENV)/.developing
+	$(BIN)/pytest -s -m campaign
 
 slow: $(VENV)/.developing
 	$(BIN)/pytest -n auto -m slow
