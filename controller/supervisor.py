@@ -88,7 +88,7 @@ def suspected(s: Situation, sup: Supervisor, faults: Faults) -> bool:
 
 
 def pack_refuses(s: Situation, sup: Supervisor, faults: Faults) -> bool:
-    return faults.active_since_ms(Event.PACK_REFUSES) is not None
+    return any(rule.id is Event.PACK_REFUSES for rule in faults.acting(Severity.OPEN))
 
 
 def link_loaded(s: Situation, sup: Supervisor, faults: Faults) -> bool:
