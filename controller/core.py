@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from controller import supervisor, watch, weld
-from controller.batteries.base import BatteryProtocol, BatteryState
+from controller.batteries.base import BatteryProtocol, BatteryState, LineBatteryState
 from controller.inverters.base import InverterProtocol, InverterState
 from controller.model.battery import BatterySnapshot
 from controller.model.events import Event, Notice, Severity
@@ -90,7 +90,8 @@ def start(
 ) -> CoreState:  # fmt: skip
     """The state before the first tick. record: what was kept over a restart, None on a first start."""
     gate_settings = gate.GateSettings(
-        wiring=settings.wiring, precharge_ms=settings.precharge.overdue_ms,
+        wiring=settings.wiring, lacks=frozenset(name for feed in settings.lacks for name in feed.signals),
+        precharge_ms=settings.precharge.overdue_ms,
         unverified=bool(settings.precharge.unverified_reason), battery_tx=battery.tx, inverter_tx=inverter.tx,
         silent=shadow,
     )  # fmt: skip
@@ -122,6 +123,8 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     """One tick."""
     setup = core.setup
     battery = core.battery.receive(inputs.battery_frames, now_ms)
+    if setup.battery.line is not None:
+        battery = cast(LineBatteryState, battery).hear(inputs.battery_bytes, now_ms)
     inverter = core.inverter.receive(inputs.inverter_frames, inputs.register_writes, inputs.register_polls, now_ms)
     pack, request = battery.snapshot(now_ms), inverter.request(now_ms)
     seen = watch.step(core.watch, pack, setup.settings, inputs, core.supervisor.state is State.STANDBY, now_ms)
@@ -147,13 +150,16 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     )
     closed: frozenset[Contactor] = frozenset() if setup.shadow else energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
+    question = b""
+    if setup.battery.line is not None and not setup.shadow:
+        battery, question = cast(LineBatteryState, battery).ask(now_ms)
     inverter, answer = inverter.answer(_view(pack, limits, sup, faults, setup.settings), now_ms)
     kept = core.kept if setup.shadow else _kept(sup, faults)
     record = core.record if kept == core.kept else kept.as_record(_seq(core.record) + 1, now_ms)
     store = record is not core.record or (sup.stored_seq < _seq(record) and now_ms % RETRY_MS == 0)
     news = (*answers, *faults.news, *_told(was, sup, situation, row is not None))
     wanted = Outputs(
-        closed, battery_frames, () if setup.shadow else answer.frames, answer.registers or {}, news,
+        closed, battery_frames, question, () if setup.shadow else answer.frames, answer.registers or {}, news,
         record if store else None, heartbeat=not inputs.breakdowns,
     )  # fmt: skip
     blocked = _blocked(faults)
@@ -183,14 +189,14 @@ def _situation(
     breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate.refusal else frozenset())
     return Situation(
         now_ms=now_ms, pack=pack, request=request, settings=setup.settings, state=sup.state,
-        state_since_ms=sup.since_ms, closed=core.gate.closed, feedback=inputs.feedback, estop_ok=estop_ok,
+        closed=core.gate.closed, feedback=inputs.feedback, estop_ok=estop_ok,
         interlock_ok=interlock_ok, link_voltage_v=link_v, link_at_ms=link_at_ms, breakdowns=breakdowns,
         offset_a=seen.offset_a, charge_limit_w=core.limits.charge_w, discharge_limit_w=core.limits.discharge_w,
         corrupt=seen.corrupt, soc_jumped=seen.jumped, weld_measured=sup.link.suspected, tries=sup.tries,
         closings_hour=supervisor.closings_within(settled, HOUR_MS, now_ms),
         closings_day=supervisor.closings_within(settled, DAY_MS, now_ms),
         feedback_lost=any(inputs.feedback.get(member) is None for member in seen.fed_back),
-        off_since_ms=sup.off_since_ms, recovering=sup.recovery_until_ms is not None,
+        recovering=sup.recovery_until_ms is not None,
         unclean=sup.found_closed, unclean_day=len(sup.unclean_ms), started_ms=core.started_ms,
         inverter_zero_ms=setup.inverter.zero_ms, inverter_silent_ms=setup.inverter.silent_ms,
         inverter_follow_ms=setup.inverter.follow_ms, inverter_asks=setup.inverter.asks, shadow=setup.shadow,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from controller import core
 from controller.core import CoreState
 from controller.model.events import Event
 from controller.ports import (
-    CanFrame,
     CanPort,
     ClockPort,
     Command,
     EventPort,
+    HeartbeatPort,
     Inputs,
+    LinePort,
+    LinkPort,
     Outputs,
+    PinPort,
+    Pins,
     PortError,
     RecordPort,
     RegisterPort,
@@ -33,31 +37,31 @@ LATE_MOST, LATE_WINDOW_MS = 5, 1000
 
 @dataclass
 class Ports:
-    """The world as the loop sees it. A wiring without an inverter bus or registers leaves them None."""
+    """The world as the loop sees it. What a setup does not have is None."""
 
-    battery_bus: CanPort
+    battery_bus: CanPort | None
     relays: RelayPort
     clock: ClockPort
     events: EventPort
     records: RecordPort
     inverter_bus: CanPort | None = None
     registers: RegisterPort | None = None
+    battery_line: LinePort | None = None
+    pins: PinPort | None = None
+    link: LinkPort | None = None
+    heartbeat: HeartbeatPort | None = None
 
 
 @dataclass
 class Loop:
     """Holds the core's state between ticks; owns no decision.
 
-    commands: wishes to be handed to the next tick. estop_ok, interlock_ok: inputs, None when not wired. link: our own
-    sensor's newest (volts, sampled at ms), None without one. error: what broke the last tick, None when it was healthy.
+    commands: wishes to be handed to the next tick. error: what broke the last tick, None when it was healthy.
     """
 
     state: CoreState
     ports: Ports
     commands: list[Command] = field(default_factory=list)
-    estop_ok: bool | None = None
-    interlock_ok: bool | None = None
-    link: tuple[float, int] | None = None
     error: Exception | None = None
     _broken: list[Event] = field(default_factory=list)
     _last_ms: int | None = None
@@ -74,7 +78,13 @@ class Loop:
         except Exception as error:  # noqa: BLE001 - safety concept, section 3: any exception opens, in the same tick
             self.error, outputs = error, Outputs()
             self._broken.append(Event.EXCEPTION)
-        self._write(outputs, now_ms)
+        self._relays_lost = not self._switch(outputs.closed)  # first: opening never waits for anything else
+        try:
+            self._hand_on(outputs, now_ms)
+        except Exception as error:  # noqa: BLE001 - a device that breaks in a way nobody foresaw
+            self.error = error
+            self._broken.append(Event.EXCEPTION)
+            self._relays_lost = not self._switch(frozenset())
         return outputs
 
     def _time(self, now_ms: int) -> None:
@@ -93,15 +103,17 @@ class Loop:
         writes, polls = ports.registers.requests() if ports.registers else ((), 0)
         commands, self.commands = self.commands, []
         broken, self._broken = self._broken, []
-        link_v, link_at_ms = self.link or (None, None)
+        pins = ports.pins.read() if ports.pins else Pins()
+        link_v, link_at_ms = (ports.link.link() if ports.link else None) or (None, None)
         return Inputs(
-            battery_frames=ports.battery_bus.receive(),
+            battery_frames=ports.battery_bus.receive() if ports.battery_bus else (),
+            battery_bytes=ports.battery_line.receive() if ports.battery_line else b"",
             inverter_frames=ports.inverter_bus.receive() if ports.inverter_bus else (),
             register_writes=writes,
             register_polls=polls,
             feedback={} if self._relays_lost else ports.relays.feedback(),
-            estop_ok=self.estop_ok,
-            interlock_ok=self.interlock_ok,
+            estop_ok=pins.estop_ok,
+            interlock_ok=pins.interlock_ok,
             link_voltage_v=link_v,
             link_at_ms=link_at_ms,
             commands=commands,
@@ -109,20 +121,21 @@ class Loop:
             stored_seq=ports.records.stored_seq(),
         )
 
-    def _write(self, outputs: Outputs, now_ms: int) -> None:
-        """Relays first: opening never waits for anything else. Without relays nothing is asked of a pack either."""
+    def _hand_on(self, outputs: Outputs, now_ms: int) -> None:
+        """Everything but the relays. Without those nothing is asked of a pack either."""
         ports = self.ports
-        self._relays_lost = not self._switch(outputs.closed)
         if not self._relays_lost:
             self._send(ports.battery_bus, outputs.battery_frames)
-        if ports.inverter_bus:
-            self._send(ports.inverter_bus, outputs.inverter_frames)
+            self._send(ports.battery_line, outputs.battery_bytes)
+        self._send(ports.inverter_bus, outputs.inverter_frames)
         if ports.registers and outputs.registers:
             ports.registers.publish(outputs.registers)
         if outputs.record is not None:
             ports.records.store(outputs.record)
         if outputs.events:
             ports.events.write(outputs.events, now_ms)
+        if ports.heartbeat and outputs.heartbeat and not self._broken:
+            ports.heartbeat.beat()
 
     def _switch(self, closed: frozenset[Contactor]) -> bool:
         """Write the relays; when that fails, try to switch all of them off, and say so."""
@@ -135,10 +148,10 @@ class Loop:
             self.ports.relays.write(frozenset())
         return False
 
-    def _send(self, bus: CanPort, frames: Sequence[CanFrame]) -> None:
-        if not frames:
+    def _send(self, port: CanPort | LinePort | None, what: Any) -> None:
+        if port is None or not what:
             return
         try:
-            bus.send(frames)
+            port.send(what)
         except PortError:
             self._broken.append(Event.BUS_FAILED)

@@ -73,10 +73,12 @@ NO_REGISTERS: Mapping[int, tuple[int, ...]] = MappingProxyType({})
 class Inputs(NamedTuple):
     """Everything that reached us since the last tick. None and a missing key mean "not known, not wired".
 
-    link_at_ms: when link_voltage_v was sampled. stored_seq: the newest record that is safely on disk.
+    battery_bytes: what came over the line of a battery that has no CAN. link_at_ms: when link_voltage_v was sampled.
+    stored_seq: the newest record that is safely on disk.
     """
 
     battery_frames: Sequence[CanFrame] = ()
+    battery_bytes: bytes = b""
     inverter_frames: Sequence[CanFrame] = ()
     register_writes: Sequence[RegisterWrite] = ()
     register_polls: int = 0
@@ -95,6 +97,7 @@ class Outputs(NamedTuple):
 
     closed: frozenset[Contactor] = frozenset()
     battery_frames: tuple[CanFrame, ...] = ()
+    battery_bytes: bytes = b""
     inverter_frames: tuple[CanFrame, ...] = ()
     registers: Mapping[int, tuple[int, ...]] = NO_REGISTERS
     events: tuple[Notice, ...] = ()
@@ -110,6 +113,50 @@ class CanPort(Protocol):
 
     def send(self, frames: Sequence[CanFrame]) -> None:
         """Queue frames; of two with one id the newest wins. Raises BusError."""
+
+
+class SerialLine(NamedTuple):
+    """How a serial line is set: always 8 data bits, no parity, 1 stop bit."""
+
+    baud: int
+
+
+class LinePort(Protocol):
+    """One serial line."""
+
+    def receive(self) -> bytes:
+        """What came since the last call. Never waits."""
+
+    def send(self, data: bytes) -> None:
+        """Begin to send; returns at once. Raises BusError."""
+
+
+class Pins(NamedTuple):
+    """Hard-wired inputs, normally closed: True = closed. None = not wired, or not readable now."""
+
+    estop_ok: bool | None = None
+    interlock_ok: bool | None = None
+
+
+class PinPort(Protocol):
+    """Reads the hard-wired inputs."""
+
+    def read(self) -> Pins:
+        """Their levels now. Never raises: what cannot be read is None."""
+
+
+class LinkPort(Protocol):
+    """A sensor of ours on the link."""
+
+    def link(self) -> tuple[float, int] | None:
+        """The newest link voltage in V and when it was sampled in ms; None when there never was one. Never waits."""
+
+
+class HeartbeatPort(Protocol):
+    """Retriggers the external relay watchdog."""
+
+    def beat(self) -> None:
+        """One edge. Called after a healthy tick only. Never raises."""
 
 
 class RegisterPort(Protocol):

@@ -80,7 +80,7 @@ def stop(s: Situation, sup: Supervisor, faults: Faults) -> bool:
     """Asked for, caused, or, in the ladder, a required signal is unknown: nobody closes further with closed eyes."""
     if not sup.enabled or sup.exiting or faults.acting(Severity.GRACEFUL):
         return True
-    return sup.state in LADDER and bool(missing_feeds(s.pack, s.settings.wiring, s.now_ms))
+    return sup.state in LADDER and bool(missing_feeds(s.pack, s.settings, s.now_ms))
 
 
 def suspected(s: Situation, sup: Supervisor, faults: Faults) -> bool:
@@ -113,7 +113,7 @@ def self_tested(s: Situation, sup: Supervisor, faults: Faults) -> bool:
 
 
 def signals_seen(s: Situation, sup: Supervisor, faults: Faults) -> bool:
-    return not missing_feeds(s.pack, s.settings.wiring, s.now_ms)
+    return not missing_feeds(s.pack, s.settings, s.now_ms)
 
 
 def ready(s: Situation, sup: Supervisor, faults: Faults) -> bool:
@@ -259,7 +259,7 @@ def withheld(s: Situation, sup: Supervisor, faults: Faults) -> tuple[str, ...]:
         reasons.append("service: stopping")
     elif not sup.enabled:
         reasons.append("operator: not enabled")
-    if missing := missing_feeds(s.pack, wiring, s.now_ms):
+    if missing := missing_feeds(s.pack, s.settings, s.now_ms):
         reasons.append("battery: unknown " + ", ".join(feed.value for feed in missing))
     reasons.extend(f"battery: {why}" for why in _contactors_not_open(s))
     blocking = faults.acting(Severity.NO_CLOSING, Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from controller.model.events import Notice
-from controller.ports import CanFrame, Record, RegisterWrite, RelayError
+from controller.ports import CanFrame, Pins, Record, RegisterWrite, RelayError
 from statecharts.supervisor import Contactor
+
+NOT_WIRED = Pins()
 
 
 class MemoryCan:
@@ -22,6 +24,51 @@ class MemoryCan:
 
     def send(self, frames: Sequence[CanFrame]) -> None:
         self.outbox.extend(frames)
+
+
+class MemoryLine:
+    """Bytes put into `inbox` are received once; bytes sent pile up in `outbox`."""
+
+    def __init__(self) -> None:
+        self.inbox = b""
+        self.outbox = b""
+
+    def receive(self) -> bytes:
+        data, self.inbox = self.inbox, b""
+        return data
+
+    def send(self, data: bytes) -> None:
+        self.outbox += data
+
+
+class MemoryPins:
+    """Inputs set by hand."""
+
+    def __init__(self, pins: Pins = NOT_WIRED) -> None:
+        self.pins = pins
+
+    def read(self) -> Pins:
+        return self.pins
+
+
+class MemoryLink:
+    """A link sensor set by hand: (volts, sampled at ms)."""
+
+    def __init__(self) -> None:
+        self.newest: tuple[float, int] | None = None
+
+    def link(self) -> tuple[float, int] | None:
+        return self.newest
+
+
+class MemoryHeartbeat:
+    """Counts its edges."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+
+    def beat(self) -> None:
+        self.beats += 1
 
 
 class MemoryRegisters:

@@ -388,7 +388,7 @@ class NothingRisesOnAFaultOrTheUnknown(Invariant):
     def look(self, now: Moment, before: Moment, bad: Bad) -> str:
         if not self.premise(bool(rises(now, before))):
             return ""
-        why = [f"{feed.value} unknown" for feed in missing_feeds(now.pack, now.settings.wiring, now.now_ms)]
+        why = [f"{feed.value} unknown" for feed in missing_feeds(now.pack, now.settings, now.now_ms)]
         why += [f"{event.value} seen" for event in bad]
         why += [f"{rule.id.value} acts" for rule in (*now.faults.acting(*BLOCKING), *now.faults.suspected)]
         if now.asks and now.request.go is not True:

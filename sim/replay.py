@@ -200,10 +200,9 @@ class Replay:
 
     def _finished(self, result: Result) -> Result:
         state = self.loop.state
-        wiring = state.setup.settings.wiring
         result.events = self.events.seen
         result.registers = self.registers.blocks
-        result.missing = tuple(feed.value for feed in missing_feeds(state.pack, wiring, self.clock.ms))
+        result.missing = tuple(feed.value for feed in missing_feeds(state.pack, state.setup.settings, self.clock.ms))
         result.trace_sha256 = self.trace.sha256
         result.core = state
         return result

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from controller.codec.dbc import Values
-from controller.model.battery import BatterySnapshot
+from controller.model.battery import BatterySnapshot, Feed
 from controller.model.settings import NO_OPTIONS, Option, OptionValue
-from controller.ports import CanFrame
+from controller.ports import CanFrame, SerialLine
 from statecharts.supervisor import Contactor
 
 
@@ -34,12 +34,24 @@ class BatteryState(Protocol):
         """The frames due at now_ms. PACK in `closed` asks the pack to close; a change is sent in that tick."""
 
 
+class LineBatteryState(BatteryState, Protocol):
+    """A battery on a serial line instead of CAN."""
+
+    def hear(self, data: bytes, now_ms: int) -> Self:
+        """Take in what came over the line since the last tick, in whatever pieces."""
+
+    def ask(self, now_ms: int) -> tuple[Self, bytes]:
+        """What is due to be sent at now_ms, empty when nothing is."""
+
+
 @dataclass(frozen=True)
 class BatteryProtocol:
     """One row of the registry.
 
     rx: ids it listens to, with the cycle in ms. tx: ids it may send (the gate refuses all others). wirings: those it
     can be used with. telling: ids that only this battery sends, for `log identify`. options: config keys of its own.
+    lacks: required signals it cannot give; what protects the cells instead has to be named in the config. line: how its
+    serial line is set, None for a battery on CAN; its state is then a LineBatteryState.
     """
 
     name: str
@@ -50,6 +62,8 @@ class BatteryProtocol:
     chemistries: tuple[str, ...]
     telling: frozenset[int]
     options: tuple[Option, ...] = ()
+    lacks: frozenset[Feed] = frozenset()
+    line: SerialLine | None = None
 
     def chosen(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
         """Every option with its value. Raises KeyError for a foreign key, ValueError for a value it cannot have."""

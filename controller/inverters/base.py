@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from controller.codec.registers import ILLEGAL_ADDRESS, RegisterError
 from controller.model.inverter import InverterRequest, InverterView
 from controller.model.settings import NO_OPTIONS, Option, OptionValue
-from controller.ports import CanFrame, RegisterWrite
+from controller.ports import CanFrame, RegisterWrite, SerialLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class InverterProtocol:
     open. follow_ms: the time it needs to follow a new limit. max_w: what it can be offered at most.
     offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it.
     options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
-    precharge_max_ms: the hard bound of a precharge into it.
+    precharge_max_ms: the hard bound of a precharge into it. line: how its serial line is set, for one that speaks Modbus
+    RTU as unit `unit`. bitrate: of its CAN bus, for one that speaks CAN; exactly one of the two is there.
     """
 
     name: str
@@ -56,6 +57,9 @@ class InverterProtocol:
     options: tuple[Option, ...] = ()
     precharges: bool = False
     precharge_max_ms: int = 2000
+    line: SerialLine | None = None
+    unit: int = 0
+    bitrate: int | None = None
 
     def start(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> InverterState:
         """The state before the first request. A key that is missing has its default, a foreign one is a KeyError."""

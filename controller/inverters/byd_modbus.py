@@ -20,7 +20,7 @@ from controller.codec.registers import Block, Register, RegisterError
 from controller.inverters.base import Answer, InverterProtocol
 from controller.model.inverter import InverterRequest, InverterStatus, InverterView
 from controller.model.settings import NO_OPTIONS, Option, OptionValue
-from controller.ports import CanFrame, RegisterWrite
+from controller.ports import CanFrame, RegisterWrite, SerialLine
 
 UNIT: Final = 21
 OFFER_MAX_W: Final = 30_000.0
@@ -333,4 +333,6 @@ PROTOCOL = BydModbus(
     tx=frozenset(),
     options=OPTIONS,
     precharges=True,
+    line=SerialLine(9600),
+    unit=UNIT,
 )

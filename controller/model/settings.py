@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from controller.model.battery import Feed
+
 
 @dataclass(frozen=True, slots=True)
 class Chemistry:
@@ -166,7 +168,10 @@ class ContactorSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the core needs to know. wiring: "pack", "pack+inverter", "own" or "none"."""
+    """Everything the core needs to know. wiring: "pack", "pack+inverter", "own" or "none".
+
+    lacks: required signals this battery cannot give.
+    """
 
     battery: str
     inverter: str
@@ -178,3 +183,4 @@ class Settings:
     battery_options: Mapping[str, str | float | bool] = field(default_factory=dict)
     inverter_options: Mapping[str, str | float | bool] = field(default_factory=dict)
     off_grid: bool = False
+    lacks: frozenset[Feed] = frozenset()

@@ -8,7 +8,7 @@ from math import isfinite
 from operator import itemgetter
 from typing import NamedTuple
 
-from controller.model.battery import BatterySnapshot
+from controller.model.battery import BatterySnapshot, Feed
 from controller.model.events import Event
 from controller.model.settings import Curve, Settings
 from controller.safety.monitor import Faults
@@ -87,27 +87,40 @@ def _least(source: Source) -> float:
 
 def charge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
     """The fraction of the charge current cells and temperatures allow. Anything unknown is 0."""
-    cell = settings.pack.chemistry
-    if pack.cell_max_v is None or pack.temp_min_c is None or pack.temp_max_c is None:
-        return Source("unknown cells or temperatures", 0.0)
-    parts = (
-        Source("highest cell", _taper(pack.cell_max_v, cell.charge_taper_v, cell.charge_stop_v)),
-        Source("coldest cell", over(settings.pack.charge_over_coldest, pack.temp_min_c)),
-        Source("hottest cell", over(settings.pack.charge_over_hottest, pack.temp_max_c)),
-    )
-    return min(parts, key=_least)
+    own, cell = settings.pack, settings.pack.chemistry
+    taper = (cell.charge_taper_v, cell.charge_stop_v)
+    curves = (own.charge_over_coldest, own.charge_over_hottest)
+    return _derating(("highest cell", pack.cell_max_v), taper, curves, pack, settings)
 
 
 def discharge_derating(pack: BatterySnapshot, settings: Settings) -> Source:
     """The fraction of the discharge current cells and temperatures allow. Anything unknown is 0."""
-    cell = settings.pack.chemistry
-    if pack.cell_min_v is None or pack.temp_min_c is None or pack.temp_max_c is None:
+    own, cell = settings.pack, settings.pack.chemistry
+    taper = (cell.discharge_taper_v, cell.discharge_stop_v)
+    curves = (own.discharge_over_coldest, own.discharge_over_hottest)
+    return _derating(("lowest cell", pack.cell_min_v), taper, curves, pack, settings)
+
+
+def _derating(
+    extreme: tuple[str, float | None], taper: tuple[float, float], curves: tuple[Curve, Curve], pack: BatterySnapshot,
+    settings: Settings,
+) -> Source:  # fmt: skip
+    """The least of what one extreme cell and both extreme temperatures allow.
+
+    A battery that lacks cells is judged by its mean cell, one that lacks temperatures by none (the config names what
+    protects it instead).
+    """
+    (name, cell_v), lacks, parts = extreme, settings.lacks, list[Source]()
+    if lacks and Feed.CELLS in lacks:
+        name, cell_v = "mean cell", None if pack.pack_voltage_v is None else pack.pack_voltage_v / settings.pack.cells
+    if cell_v is None:
         return Source("unknown cells or temperatures", 0.0)
-    parts = (
-        Source("lowest cell", _taper(pack.cell_min_v, cell.discharge_taper_v, cell.discharge_stop_v)),
-        Source("coldest cell", over(settings.pack.discharge_over_coldest, pack.temp_min_c)),
-        Source("hottest cell", over(settings.pack.discharge_over_hottest, pack.temp_max_c)),
-    )
+    parts.append(Source(name, _taper(cell_v, *taper)))
+    if not lacks or Feed.TEMPERATURES not in lacks:
+        if pack.temp_min_c is None or pack.temp_max_c is None:
+            return Source("unknown cells or temperatures", 0.0)
+        parts.append(Source("coldest cell", over(curves[0], pack.temp_min_c)))
+        parts.append(Source("hottest cell", over(curves[1], pack.temp_max_c)))
     return min(parts, key=_least)
 
 
@@ -159,7 +172,9 @@ def limits(
 
 def _deratings(before: Limits, pack: BatterySnapshot, settings: Settings) -> Deratings:
     """Of this tick. What cells and temperatures have not changed is not worked out again."""
-    judged = (pack.cell_min_v, pack.cell_max_v, pack.temp_min_c, pack.temp_max_c)
+    judged: tuple[float | None, ...] = (pack.cell_min_v, pack.cell_max_v, pack.temp_min_c, pack.temp_max_c)
+    if settings.lacks:
+        judged = (*judged, pack.pack_voltage_v)
     last = before.deratings
     if judged == last.judged:
         return last

@@ -20,10 +20,12 @@ CHARGED_AT_LEAST = 0.95
 class GateSettings:
     """What the gate is told once. precharge_ms: the longest precharge; unverified: R and C declared, nothing measured.
 
-    battery_tx, inverter_tx: the CAN ids that may be sent. silent: nothing is transmitted, no relay moves.
+    battery_tx, inverter_tx: the CAN ids that may be sent. silent: nothing is transmitted, no relay moves. lacks: the
+    names of signals this battery cannot give.
     """
 
     wiring: str
+    lacks: frozenset[str]
     precharge_ms: int
     unverified: bool
     battery_tx: frozenset[int]
@@ -62,7 +64,7 @@ def allow(
     if refusal:
         notice = Notice(Event.GATE_REFUSED, Severity.OPEN, refusal)
         wanted = wanted._replace(
-            closed=frozenset(), battery_frames=(), inverter_frames=(), heartbeat=False,
+            closed=frozenset(), battery_frames=(), battery_bytes=b"", inverter_frames=(), heartbeat=False,
             events=(*wanted.events, notice),
         )  # fmt: skip
     if wanted.closed == gate.closed and refusal == gate.refusal:
@@ -94,7 +96,7 @@ def _forbidden_edge(
         return ""
     if blocked:
         return f"{_names(rising)} would be energised although {blocked}"
-    if unknown := _unknown(pack, settings.wiring, now_ms):
+    if unknown := _unknown(pack, settings, now_ms):
         return f"{_names(rising)} would be energised although {unknown} is not known"
     if Contactor.POSITIVE in rising:
         if settings.wiring == "pack+inverter" and pack.contactor_state is not PackContactor.CLOSED:
@@ -104,11 +106,12 @@ def _forbidden_edge(
     return ""
 
 
-def _unknown(pack: BatterySnapshot, wiring: str, now_ms: int) -> str:
+def _unknown(pack: BatterySnapshot, settings: GateSettings, now_ms: int) -> str:
     """The first required signal that is unknown or stale, by value and by stamp: not as the supervisor looks at it."""
     needed = ["pack_voltage_v", "current_a", "cell_min_v", "cell_max_v", "temp_min_c", "temp_max_c", "soc_pct"]
-    if wiring in ("pack", "pack+inverter"):
+    if settings.wiring in ("pack", "pack+inverter"):
         needed += ["contactor_state", "hvil_ok"]
+    needed = [name for name in needed if name not in settings.lacks]
     for name in needed:
         if getattr(pack, name) is None:
             return name

@@ -17,11 +17,10 @@ LIVE = frozenset(ENERGISED)
 class Situation(NamedTuple):
     """What is known at now_ms.
 
-    state, state_since_ms, closed: as the last tick left them. link_voltage_v: the most trusted fresh source, taken at
+    state, closed: as the last tick left them. link_voltage_v: the most trusted fresh source, taken at
     link_at_ms. offset_a: the pack's current reading with everything open, None until measured. charge_limit_w and
     discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the SoC moved further
     than the charge explains. feedback_lost: a relay that was fed back is not any more.
-    off_since_ms: since when nothing is energised and the pack, where it holds the contactors, says OPEN.
     weld_measured: the weld check was contradicted. recovering: a recovery charge masks
     undervoltage. shadow: the pack answers to somebody else.
     """
@@ -31,7 +30,6 @@ class Situation(NamedTuple):
     request: InverterRequest
     settings: Settings
     state: State
-    state_since_ms: int
     closed: frozenset[Contactor]
     feedback: Mapping[Contactor, bool | None]
     estop_ok: bool | None
@@ -49,7 +47,6 @@ class Situation(NamedTuple):
     closings_hour: int
     closings_day: int
     feedback_lost: bool
-    off_since_ms: int
     unclean: bool
     unclean_day: int
     started_ms: int
@@ -79,17 +76,18 @@ class Situation(NamedTuple):
         return None if freshness is None else freshness.age_ms(self.now_ms)
 
 
-def required_feeds(wiring: str) -> tuple[Feed, ...]:
-    """The signals without which nothing is closed (safety concept, section 3)."""
+def required_feeds(wiring: str, lacks: frozenset[Feed] = frozenset()) -> tuple[Feed, ...]:
+    """The signals without which nothing is closed (safety concept, section 3), but for those a battery lacks."""
     always = (Feed.VOLTAGE, Feed.CURRENT, Feed.CELLS, Feed.TEMPERATURES, Feed.SOC)
-    return (*always, Feed.CONTACTOR, Feed.HVIL) if wiring.startswith("pack") else always
+    required = (*always, Feed.CONTACTOR, Feed.HVIL) if wiring.startswith("pack") else always
+    return tuple(feed for feed in required if feed not in lacks) if lacks else required
 
 
-def missing_feeds(pack: BatterySnapshot, wiring: str, now_ms: int) -> tuple[Feed, ...]:
+def missing_feeds(pack: BatterySnapshot, settings: Settings, now_ms: int) -> tuple[Feed, ...]:
     """The required feeds that are not fresh, or of which any value is unknown now."""
     return tuple(
         feed
-        for feed in required_feeds(wiring)
+        for feed in required_feeds(settings.wiring, settings.lacks)
         if (freshness := pack.feeds.get(feed)) is None
         or not freshness.fresh(now_ms)
         or any(getattr(pack, name) is None for name in feed.signals)

@@ -20,7 +20,7 @@ CLOSED_PACK = FRESH._replace(contactor_state=PackContactor.CLOSED)
 
 
 def settings(wiring: str = "own", **values: object) -> GateSettings:
-    base = GateSettings(wiring, 2_000, False, frozenset({0x221}), frozenset({0x110}), False)
+    base = GateSettings(wiring, frozenset(), 2_000, False, frozenset({0x221}), frozenset({0x110}), False)
     return replace(base, **values)  # type: ignore[arg-type]
 
 

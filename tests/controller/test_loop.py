@@ -2,8 +2,17 @@
 
 from controller.loop import Loop, Ports
 from controller.model.events import Event
-from controller.ports import CanFrame, RelayError
-from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, MemoryRelays
+from controller.ports import CanFrame, Pins, RelayError
+from drivers.memory import (
+    HandClock,
+    MemoryCan,
+    MemoryEvents,
+    MemoryHeartbeat,
+    MemoryLink,
+    MemoryPins,
+    MemoryRecords,
+    MemoryRelays,
+)
 from statecharts.supervisor import WIRINGS, Contactor, State
 from tests.bench import Bench
 
@@ -23,14 +32,18 @@ class Rig:
         self.relays.history.append(bench.closed - {PACK})
         self.events, records = MemoryEvents(), MemoryRecords()
         records.record = bench.stored
-        self.loop = Loop(bench.state, Ports(self.bus, self.relays, self.clock, self.events, records))
-        self.loop.estop_ok = self.loop.interlock_ok = True
+        self.link, self.heartbeat = MemoryLink(), MemoryHeartbeat()
+        ports = Ports(
+            self.bus, self.relays, self.clock, self.events, records, pins=MemoryPins(Pins(True, True)), link=self.link,
+            heartbeat=self.heartbeat,
+        )  # fmt: skip
+        self.loop = Loop(bench.state, ports)
         self.tick()
         self.bus.outbox.clear()
 
     def tick(self, after_ms: int = 10) -> None:
         self.clock.ms += after_ms
-        self.loop.link = (360.0, self.clock.ms)
+        self.link.newest = (360.0, self.clock.ms)
         self.loop.tick()
 
     @property

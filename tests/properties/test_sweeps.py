@@ -45,11 +45,11 @@ def situation(wiring: str, state: State, pack: BatterySnapshot = PACK, **changes
     closed = energised(state, wiring)
     return Situation(
         now_ms=NOW_MS, pack=pack, request=InverterRequest(go=True, heard_at_ms=NOW_MS), state=state,
-        settings=Settings("said", "said", wiring, OWN, 15_000.0, PRECHARGE), state_since_ms=NOW_MS - 600,
+        settings=Settings("said", "said", wiring, OWN, 15_000.0, PRECHARGE),
         closed=closed, feedback={c: c in closed for c in Contactor if c in WIRINGS["own"] & WIRINGS[wiring]},
         estop_ok=True, interlock_ok=True, link_voltage_v=0.0 if state is State.STANDBY else 359.0, link_at_ms=NOW_MS,
         breakdowns=frozenset(), offset_a=0.0, charge_limit_w=0.0, discharge_limit_w=0.0, corrupt=0, soc_jumped=False,
-        weld_measured=False, tries=0, closings_hour=0, closings_day=0, feedback_lost=False, off_since_ms=0,
+        weld_measured=False, tries=0, closings_hour=0, closings_day=0, feedback_lost=False,
         unclean=False, unclean_day=0, started_ms=0, inverter_zero_ms=20_000, inverter_silent_ms=60_000,
         inverter_follow_ms=8_000, inverter_asks=True, recovering=False, shadow=False,
     )._replace(**changes)  # fmt: skip
