@@ -41,8 +41,8 @@ class InverterProtocol:
     open. follow_ms: the time it needs to follow a new limit. max_w: what it can be offered at most.
     offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it.
     options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
-    precharge_max_ms: the hard bound of a precharge into it. line: how its serial line is set, for one that speaks Modbus
-    RTU as unit `unit`. bitrate: of its CAN bus, for one that speaks CAN; exactly one of the two is there.
+    precharge_max_ms: the hard bound of a precharge into it. line: how its serial line is set, where we are Modbus RTU
+    unit `unit` on it. bitrate: of its CAN bus; exactly one of line and bitrate is there.
     """
 
     name: str
