@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from controller.batteries.base import BatteryProtocol
+from controller.codec.rtu import Frame, encode
 from controller.inverters.base import InverterProtocol
+from controller.ports import CanFrame
 from sim.identify import identify
 from sim.recording import Recording, RecordingError, open_recording
 
 Line = dict[str, object]
+Readings = Sequence[tuple[str, Mapping[str, object]]]
+"""What a frame says: (message, its values)."""
 
 
 def lines(
     path: Path, name: str | None, batteries: Mapping[str, BatteryProtocol], inverters: Mapping[str, InverterProtocol]
 ) -> Iterator[Line]:
-    """One line a frame: {t_s, id, name, signals, ok}. Foreign frames have no name; ok is False for a refused one.
+    """One line a frame: {t_s, id, data, name, signals, ok}. Foreign frames have no name; ok is False for a refused one.
 
-    A recording of Modbus RTU is read as a Gen24's dialogue: {t_s, unit, function, name, signals, ok}.
+    name: the battery or inverter it is; None is told from the recording. Modbus RTU: unit and function instead of id.
     """
     recording = open_recording(path)
-    if recording.format == "rtu":
-        if name in batteries:
-            raise RecordingError(f"{path}: a recording of a serial line, {name} speaks on CAN")
-        yield from _rtu(recording, inverters[name or "byd_modbus"])
-        return
-    if name in inverters:
-        raise RecordingError(f"{path}: a recording of a CAN bus; {name} speaks Modbus")
-    identity = identify(recording, batteries, name)
-    if identity.battery is None:
-        what = f"the inverter's side ({identity.partner})" if identity.partner else "no pack known here"
-        raise RecordingError(f"{path}: {what}" + (f" ({name} says nothing in it)" if name else ""))
-    yield from _can(recording, identity.battery)
+    serial = recording.format == "rtu"
+    if name is not None and serial is not (name in inverters and inverters[name].line is not None):
+        kind = "a serial line (Modbus RTU)" if serial else "a CAN bus"
+        raise RecordingError(f"{path}: a recording of {kind}; {name} does not speak on one")
+    inverter, battery = inverters.get(name or ""), None
+    if inverter is None:
+        identity = identify(recording, batteries, name, inverters)
+        battery, inverter = identity.battery, None if name else identity.inverter
+    if serial:
+        yield from _modbus(recording, inverter)
+    elif battery is not None:
+        yield from _can(recording, battery.rx.keys(), battery.explain)
+    elif inverter is not None:
+        yield from _can(recording, inverter.tx | inverter.rx, inverter.explain_frame)
+    else:
+        raise RecordingError(f"{path}: " + (f"{name} says nothing in it" if name else "nobody known here speaks in it"))
 
 
-def _can(recording: Recording, battery: BatteryProtocol) -> Iterator[Line]:
+def _can(recording: Recording, ids: Collection[int], explain: Callable[[CanFrame], Readings]) -> Iterator[Line]:
     for stamp_us, frame in recording:
-        known = frame.id in battery.rx and not frame.extended
-        readings = battery.explain(frame) if known else ()
+        known = frame.id in ids and not frame.extended
+        readings = explain(frame) if known else ()
         yield {
             "t_s": stamp_us / 1e6,
             "id": f"{frame.id:08X}" if frame.extended else f"{frame.id:03X}",
@@ -54,60 +63,61 @@ def _tidy(value: object) -> object:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _rtu(recording: Recording, inverter: InverterProtocol) -> Iterator[Line]:
-    """A listener hears both sides in one stream: an answer is told from a request by its length and what was asked."""
-    asked: tuple[int, int, int] | None = None
-    for stamp_us, chunk in recording.chunks():
-        line: Line = {"t_s": stamp_us / 1e6, "data": chunk.hex().upper(), "unit": None, "function": None}
-        body = chunk[:-2]
-        if len(chunk) < 5 or _crc16(body) != int.from_bytes(chunk[-2:], "little"):
-            yield {**line, "name": None, "signals": {}, "ok": False}
+def _modbus(recording: Recording, inverter: InverterProtocol | None) -> Iterator[Line]:
+    """A listener hears both sides in one stream: an answer means what was asked for last."""
+    asked: Frame | None = None
+    for stamp_us, piece in recording.modbus():
+        line: Line = {"t_s": stamp_us / 1e6, "unit": None, "function": None, "name": None, "signals": {}}
+        if isinstance(piece, bytes):
+            yield {**line, "data": piece.hex().upper(), "ok": False}
             continue
-        unit, function = body[0], body[1]
-        line |= {"unit": unit, "function": function}
-        request = function == 3 and len(chunk) == 8
-        if request:
-            asked = (unit, 1 + int.from_bytes(body[2:4], "big"), int.from_bytes(body[4:6], "big"))
-        name, register, words = _meaning(body, request, asked)
-        yield {**line, "name": name, "signals": _named(inverter, register, words), "ok": True}
+        line |= {"data": encode(piece.unit, piece.pdu).hex().upper(), "unit": piece.unit, "function": piece.pdu[0]}
+        name, register, words = _meaning(piece, asked)
+        known = inverter if inverter is not None and inverter.unit == piece.unit else None
+        yield {**line, "name": name, "signals": _named(known, register, words), "ok": True}
+        if piece.request is not False:
+            asked = None if name.startswith("written") else piece
 
 
-def _meaning(body: bytes, request: bool, asked: tuple[int, int, int] | None) -> tuple[str, int, tuple[int, ...]]:
-    """What a chunk is, the register it begins at (0: none), and the words it carries."""
-    function = body[1]
-    if request:
-        return f"read {1 + int.from_bytes(body[2:4], 'big')} x{int.from_bytes(body[4:6], 'big')}", 0, ()
-    if function == 3 and asked is not None and body[0] == asked[0] and body[2] == 2 * asked[2] == len(body) - 3:
-        return f"answer {asked[1]} x{asked[2]}", asked[1], _words(body[3:])
-    if function == 16:
-        register, count = 1 + int.from_bytes(body[2:4], "big"), int.from_bytes(body[4:6], "big")
-        if len(body) == 6:
-            return f"written {register} x{count}", 0, ()
-        return f"write {register} x{count}", register, _words(body[7:])
-    return ("exception" if function & 0x80 else "unasked"), 0, ()
+def _meaning(frame: Frame, asked: Frame | None) -> tuple[str, int, tuple[int, ...]]:
+    """What a frame is, the register it begins at (0: none), and the words it carries."""
+    pdu, function = frame.pdu, frame.pdu[0]
+    numbers = _words(pdu[1:9])
+    match function, frame.request:
+        case 3 | 4, True:
+            return f"read {1 + numbers[0]} x{numbers[1]}", 0, ()
+        case 3 | 4 | 23, False:
+            if asked is None or (asked.unit, asked.pdu[0]) != (frame.unit, function):
+                return "unasked", 0, ()
+            wire, count = _words(asked.pdu[1:5])
+            return (
+                (f"answer {1 + wire} x{count}", 1 + wire, _words(pdu[2:]))
+                if pdu[1] == 2 * count
+                else ("unasked", 0, ())
+            )
+        case 6, _:
+            return ("written" if frame == asked else "write") + f" {1 + numbers[0]} x1", 1 + numbers[0], numbers[1:2]
+        case 16, True:
+            return f"write {1 + numbers[0]} x{numbers[1]}", 1 + numbers[0], _words(pdu[6:])
+        case 16, _:
+            return f"written {1 + numbers[0]} x{numbers[1]}", 0, ()
+        case 23, _:
+            wire, count = numbers[2:4]
+            return f"write {1 + wire} x{count}, read {1 + numbers[0]} x{numbers[1]}", 1 + wire, _words(pdu[10:])
+    return (f"exception {pdu[1]}" if function & 0x80 else f"function {function}"), 0, ()
 
 
 def _words(data: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(data[n : n + 2], "big") for n in range(0, len(data) - 1, 2))
 
 
-def _named(inverter: InverterProtocol, register: int, words: tuple[int, ...]) -> Mapping[str, object]:
+def _named(inverter: InverterProtocol | None, register: int, words: tuple[int, ...]) -> Mapping[str, object]:
     """Whole blocks by the names of the inverter's table, anything else by register number."""
-    try:
-        named = inverter.explain({register: words})
-    except (KeyError, ValueError):
-        named = {}
+    named: Mapping[int, Mapping[str, object]] = {}
+    if inverter is not None:
+        with suppress(KeyError, ValueError):
+            named = inverter.explain({register: words})
     return named.get(register) or {str(register + n): word for n, word in enumerate(words)}
-
-
-def _crc16(data: bytes) -> int:
-    """CRC-16/Modbus (Modbus over serial line V1.02, 6.2.2)."""
-    crc = 0xFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
-    return crc
 
 
 def text(line: Line) -> str:

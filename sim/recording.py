@@ -29,6 +29,7 @@ from typing import BinaryIO, cast
 import can
 from can.io.blf import BLFParseError
 
+from controller.codec import rtu
 from controller.ports import CanFrame
 
 EXTENDED = 0x8000_0000
@@ -581,6 +582,18 @@ class Recording(_Tally):
             raise RecordingError(f"{self.path}: a recording of a CAN bus, not of a serial line")
         for stamps, _, payloads in self._placed():
             yield from zip(stamps, payloads, strict=True)
+
+    def modbus(self) -> Iterator[tuple[int, rtu.Frame | bytes]]:
+        """(stamp of the chunk it ends in, frame of either side, or bytes that are none), format "rtu"."""
+        heard, heard_us = b"", 0
+        for stamp, chunk in self.chunks():
+            if heard and stamp - heard_us >= 1000 * rtu.QUIET_MS:
+                yield from ((heard_us, piece) for piece in rtu.split(heard, quiet=True)[0])
+                heard = b""
+            pieces, heard = rtu.split(heard + chunk, quiet=False)
+            heard_us = stamp
+            yield from ((stamp, piece) for piece in pieces)
+        yield from ((heard_us, piece) for piece in rtu.split(heard, quiet=True)[0])
 
     def _frames(self) -> Iterator[tuple[list[int], list[CanFrame]]]:
         if self.format == "rtu":
