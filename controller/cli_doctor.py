@@ -1,0 +1,58 @@
+"""`controller doctor`: shows what was looked at and how to mend what was found."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from controller import config as configs
+from controller.batteries.registry import BATTERIES
+from controller.config import Catalogue, ConfigError
+from controller.doctor import Here, Reading, Setup, examine
+from controller.inverters.registry import INVERTERS
+
+CONFIG_MEND = "controller config check says what is wrong; controller config init writes a new one"
+
+
+def doctor(
+    config: Annotated[Path | None, typer.Option("--config", help="The config file; else as for `run`.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check buses, serial ports, pins, permissions, clock, watchdog, disk, service. Exit 1 when something needs mending."""
+    readings = list(_readings(config))
+    found = [reading for reading in readings if reading.mend]
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, "readings": [r._asdict() for r in readings], "findings": len(found)}))
+    else:
+        _tell(readings, len(found))
+    if found:
+        raise typer.Exit(1)
+
+
+def _readings(option: Path | None) -> list[Reading]:
+    path = configs.search(option, os.environ, Path.cwd())
+    if path is None:
+        return [Reading("config", "there is none", "controller config init"), *examine(Here(), None)]
+    try:
+        config = configs.read(path, Catalogue(BATTERIES, INVERTERS))
+    except ConfigError as error:
+        return [Reading("config", str(error).splitlines()[0], CONFIG_MEND), *examine(Here(), None)]
+    setup = Setup(config, BATTERIES[config.settings.battery], INVERTERS[config.settings.inverter])
+    return [Reading("config", f"{path}: nothing wrong"), *examine(Here(), setup)]
+
+
+def _tell(readings: list[Reading], found: int) -> None:
+    console = Console(highlight=False, emoji=False)
+    table = Table("", "looked at", "found", "to mend it", box=None, pad_edge=False)
+    for name, what, mend in readings:
+        mark = "[red]✗[/red]" if mend else "[green]✓[/green]"
+        table.add_row(mark, name, escape(what), escape(mend))
+    console.print(table)
+    console.print(f"{found} to mend" if found else "nothing to mend")

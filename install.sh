@@ -1,0 +1,135 @@
+#!/bin/sh
+# packwarden on a Raspberry Pi or another Debian machine.
+#
+#   sudo ./install.sh [--wheels DIR]     install, or upgrade; --wheels: without a network, from this folder
+#   sudo ./install.sh back               go back to the version before
+#   sudo ./install.sh uninstall [--purge]    --purge: config, records and incidents too
+#
+# What it does, in this order: a user without rights of its own; a venv under /opt/packwarden; the command `controller`;
+# systemd units, udev rules and a CAN interface; /etc/packwarden/controller.toml if there is none. Nothing is energised:
+# the service starts in STANDBY, and only after `controller config check` finds nothing wrong.
+set -eu
+
+HOME_DIR=/opt/packwarden
+STATE_DIR=/var/lib/packwarden
+CONFIG=/etc/packwarden/controller.toml
+UNITS="packwarden-control.service packwarden-control@.service packwarden-gateway.service"
+here=$(cd "$(dirname "$0")" && pwd)
+
+fail() { echo "install: $*" >&2; exit 2; }
+
+check_machine() {
+    [ "$(id -u)" = 0 ] || fail "this needs root: sudo $0 $*"
+    case "$(getconf LONG_BIT)-$(uname -m)" in
+        64-aarch64 | 64-x86_64) ;;
+        *) fail "a 64-bit system is needed; this one is $(getconf LONG_BIT)-bit $(uname -m). Write the 64-bit Raspberry Pi OS to the card" ;;
+    esac
+    [ -d /run/systemd/system ] || fail "systemd is not running here"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed"
+    python3 -c 'import venv, ensurepip' 2>/dev/null || fail "python3-venv is missing: apt install python3-venv"
+}
+
+refuse_while_closed() {
+    systemctl is-active --quiet packwarden-control.service || return 0
+    state=$("$HOME_DIR/current/bin/controller" status --json 2>/dev/null | sed -n 's/.*"state": *"\([A-Z_]*\)".*/\1/p')
+    case "$state" in
+        STARTING | STANDBY | FAULT | LOCKED_OUT) ;;
+        *) fail "the pack is not open (state ${state:-unknown}): controller stop, then again" ;;
+    esac
+}
+
+add_users() {
+    for name in packwarden packwarden-gateway; do
+        getent passwd "$name" >/dev/null || useradd --system --user-group --no-create-home --home-dir "$STATE_DIR" \
+            --shell /usr/sbin/nologin "$name"
+    done
+    for group in dialout gpio; do
+        getent group "$group" >/dev/null || groupadd --system "$group"
+        usermod -aG "$group" packwarden
+    done
+    usermod -aG packwarden packwarden-gateway
+    install -d -m 0750 -o packwarden -g packwarden "$STATE_DIR"
+    install -d -m 0755 /etc/packwarden
+}
+
+make_venv() {  # $1: a folder of wheels, or nothing
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$here/pyproject.toml")
+    fresh=$HOME_DIR/$version-$(date -u +%Y%m%d%H%M%S)
+    python3 -m venv "$fresh"
+    if [ -n "$1" ]; then
+        "$fresh/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$1" 'packwarden[pi]' \
+            || { rm -rf "$fresh"; fail "$1 does not hold every wheel that is needed: make wheels"; }
+    else
+        "$fresh/bin/pip" install --quiet --disable-pip-version-check "$here[pi,gateway]" \
+            || { rm -rf "$fresh"; fail "pip could not install it; what was there before is untouched"; }
+    fi
+    "$fresh/bin/controller" --version >/dev/null || { rm -rf "$fresh"; fail "the new version does not start"; }
+}
+
+switch_to() {  # $1: the venv to use from now on; the one used before is kept
+    refuse_while_closed
+    systemctl stop packwarden-gateway.service packwarden-control.service 2>/dev/null || true
+    before=$(readlink -f "$HOME_DIR/current" 2>/dev/null || true)
+    ln -sfn "$1" "$HOME_DIR/current"
+    [ -z "$before" ] || [ "$before" = "$1" ] || ln -sfn "$before" "$HOME_DIR/previous"
+    for old in "$HOME_DIR"/[0-9]*; do
+        [ "$old" = "$(readlink -f "$HOME_DIR/current")" ] || [ "$old" = "$(readlink -f "$HOME_DIR/previous")" ] || rm -rf "$old"
+    done
+    ln -sf "$HOME_DIR/current/bin/controller" /usr/local/bin/controller
+    share=$("$HOME_DIR/current/bin/python" -c 'import controller, os; print(os.path.join(list(controller.__path__)[0], "share"))')
+    for unit in $UNITS; do install -m 0644 "$share/$unit" "/etc/systemd/system/$unit"; done
+    install -m 0644 "$share/60-packwarden.rules" /etc/udev/rules.d/60-packwarden.rules
+    [ -e /etc/systemd/network/80-packwarden-can.network ] \
+        || install -D -m 0644 "$share/80-packwarden-can.network" /etc/systemd/network/80-packwarden-can.network
+    udevadm control --reload 2>/dev/null || true
+    systemctl daemon-reload
+}
+
+start() {
+    [ -e "$CONFIG" ] || controller config init -o "$CONFIG" >/dev/null
+    systemctl enable --quiet packwarden-control.service
+    systemctl enable --now --quiet systemd-networkd.service 2>/dev/null || true
+    if controller config check --config "$CONFIG"; then
+        systemctl start packwarden-control.service
+        echo "installed: controller status; controller doctor"
+    else
+        echo "installed, not started: correct $CONFIG, then: systemctl start packwarden-control"
+    fi
+}
+
+uninstall() {
+    refuse_while_closed
+    for unit in packwarden-gateway.service packwarden-control.service; do
+        systemctl disable --now --quiet "$unit" 2>/dev/null || true
+    done
+    for unit in $UNITS; do rm -f "/etc/systemd/system/$unit"; done
+    rm -f /usr/local/bin/controller /etc/udev/rules.d/60-packwarden.rules /etc/systemd/network/80-packwarden-can.network
+    rm -rf "$HOME_DIR"
+    systemctl daemon-reload
+    if [ "${1:-}" = --purge ]; then
+        rm -rf "$STATE_DIR" /etc/packwarden
+        for name in packwarden-gateway packwarden; do userdel "$name" 2>/dev/null || true; done
+    else
+        echo "kept: $CONFIG, $STATE_DIR (uninstall --purge takes them away)"
+    fi
+}
+
+check_machine "$@"
+case "${1:-install}" in
+    install | --wheels)
+        wheels=""
+        [ "${1:-}" != --wheels ] || wheels=$(realpath "${2:?--wheels needs a folder}")
+        refuse_while_closed
+        add_users
+        make_venv "$wheels"
+        switch_to "$fresh"
+        start
+        ;;
+    back)
+        [ -L "$HOME_DIR/previous" ] || fail "there is no version before this one"
+        switch_to "$(readlink -f "$HOME_DIR/previous")"
+        start
+        ;;
+    uninstall) uninstall "${2:-}" ;;
+    *) fail "unknown: $1" ;;
+esac
