@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -50,8 +50,9 @@ class BatteryProtocol:
 
     rx: ids it listens to, with the cycle in ms. tx: ids it may send (the gate refuses all others). wirings: those it
     can be used with. telling: ids that only this battery sends, for `log identify`. options: config keys of its own.
-    lacks: required signals it cannot give; what protects the cells instead has to be named in the config. line: how its
-    serial line is set, None for a battery on CAN; its state is then a LineBatteryState.
+    An option named like a key every battery has gets that key's value. lacks: required signals it cannot give; what
+    protects the cells instead has to be named in the config. line: how its serial line is set with these options, None
+    for a battery on CAN; where it has one its state is a LineBatteryState.
     """
 
     name: str
@@ -63,7 +64,7 @@ class BatteryProtocol:
     telling: frozenset[int]
     options: tuple[Option, ...] = ()
     lacks: frozenset[Feed] = frozenset()
-    line: SerialLine | None = None
+    line: Callable[[Mapping[str, OptionValue]], SerialLine] | None = None
 
     def chosen(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
         """Every option with its value. Raises KeyError for a foreign key, ValueError for a value it cannot have."""
@@ -77,6 +78,10 @@ class BatteryProtocol:
                 wanted = " or ".join(option.choices) or f"a {type(option.default).__name__}"
                 raise ValueError(f"{self.name}: {option.name} must be {wanted}, not {value!r}")
         return chosen
+
+    def ids(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> Collection[int]:
+        """The ids to listen to with these options; a 29-bit one has 0x8000_0000 added, as in a recording."""
+        return self.rx.keys()
 
     def start(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> BatteryState:
         """The state before the first frame. A key that is missing has its default."""

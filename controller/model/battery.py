@@ -44,13 +44,15 @@ class PackReport:
     """What the pack complains of. Each is True, False, or None for "cannot tell".
 
     refuses: it will not close (blocked, reset required). link_loaded: it cannot precharge, something draws from the
-    link. open_now and open_asked: its demand to open at once, or soon. no_charge and no_discharge: one direction is
-    forbidden. alerts: the pack's own alert numbers, for display.
+    link. open_now and open_asked: its demand to open at once, or soon. withholds: it wants its contactors open for now,
+    and may change its mind. no_charge and no_discharge: one direction is forbidden. alerts: the pack's own alert
+    numbers, for display.
     """
 
     fault: bool | None = None
     open_now: bool | None = None
     open_asked: bool | None = None
+    withholds: bool | None = None
     refuses: bool | None = None
     link_loaded: bool | None = None
     welded: bool | None = None
@@ -70,7 +72,8 @@ class BatterySnapshot(NamedTuple):
 
     design_min_v and design_max_v: the window the pack's BMS states. cells: how many there are in series, None while
     that is not certain. cells_v: last known voltage of each cell, index 0 is cell 1, as far as cells have been seen.
-    corrupt_frames: known ids refused since the start (checksum, counter, length).
+    balancing: the numbers of the cells whose shunt is on, from 1. corrupt_frames: known ids refused since the start
+    (checksum, counter, length). soc_by: "counter" or "voltage", what soc_pct goes by where a battery has both.
     """
 
     pack_voltage_v: float | None = None
@@ -102,8 +105,11 @@ class BatterySnapshot(NamedTuple):
     report: PackReport = NO_REPORT
     feeds: Mapping[Feed, Freshness] = NO_FEEDS
     serial: str | None = None
+    part_number: str | None = None
+    balancing: tuple[int, ...] | None = None
     decoded_frames: int = 0
     corrupt_frames: int = 0
+    soc_by: str | None = None
 
 
 RESOLUTION: Mapping[str, int] = MappingProxyType(

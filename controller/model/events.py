@@ -25,6 +25,7 @@ class Event(StrEnum):
     OPERATOR_STOP = "operator-stop"
     SERVICE_STOP = "service-stop"
     COMMAND_REFUSED = "command-refused"
+    COMMAND_GIVEN = "command-given"
     # the pack's condition
     HVIL_OPEN = "hvil-open"
     OVERCURRENT = "overcurrent"
@@ -64,6 +65,7 @@ class Event(StrEnum):
     # what the pack's BMS says
     BMS_OPEN_NOW = "bms-open-now"
     BMS_FAULT = "bms-fault"
+    BMS_RELAY_CUT = "bms-relay-cut"
     BMS_WARNING = "bms-warning"
     BMS_NO_CHARGE = "bms-no-charge"
     BMS_NO_DISCHARGE = "bms-no-discharge"
@@ -100,8 +102,16 @@ class Event(StrEnum):
     EXCEPTION = "exception"
     RELAY_FAILED = "relay-failed"
     BUS_FAILED = "bus-failed"
+    FRAMES_LOST = "frames-lost"
     GATE_REFUSED = "gate-refused"
     RECORD_LOST = "record-lost"
+    RECORD_SPOILT = "record-spoilt"
+    RECORD_NOT_STORED = "record-not-stored"
+    STARTED = "started"
+    ENDED = "ended"
+    STATE_CHANGED = "state-changed"
+    INCIDENT = "incident"
+    INCIDENT_NOT_WRITTEN = "incident-not-written"
 
 
 class Notice(NamedTuple):

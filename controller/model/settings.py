@@ -53,7 +53,7 @@ class Option:
     """One key of the config file that a battery or an inverter brings along. Its type is that of its default.
 
     text: what it means, for the person who writes the file. low, high: hard bounds of a number. choices: what a string
-    may be. pattern: a regular expression it has to match as a whole.
+    may be. pattern: a regular expression it has to match as a whole. yours: a person must state it.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Option:
     high: float | None = None
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    yours: bool = False
 
 
 CHARGE_OVER_COLDEST: Curve = ((0.0, 0.0), (2.0, 0.25), (5.0, 0.5), (10.0, 1.0))

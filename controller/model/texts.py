@@ -35,6 +35,8 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
     E.COMMAND_REFUSED: Text(
         "A command was refused.", "It does not fit the present state; the detail says why.",
         "Mend what the detail names and ask again."),
+    E.COMMAND_GIVEN: Text(
+        "Somebody gave a command; the detail says what and who.", "A person, or an automation of theirs.", "Nothing."),
     E.HVIL_OPEN: Text(
         "The pack reports its high-voltage interlock loop open.",
         "A high-voltage connector, the loop resistor on pins 1 to 3 or a lid is open.",
@@ -147,6 +149,10 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
     E.BMS_FAULT: Text(
         "The pack's BMS reports a fault or asks to open.", "Its alerts in the detail say which.",
         "Look its alerts up, mend the reason, then acknowledge bms-fault."),
+    E.BMS_RELAY_CUT: Text(
+        "The pack's BMS wants its contactors open: it asks for it, or does not permit closing.",
+        "A passing condition of the BMS, or an interlock pin that is not wired (battery.interlock_wired).",
+        "Nothing if it passes: a minute later closing is possible again. If it stays, check plug and connectors."),
     E.BMS_WARNING: Text(
         "The pack's BMS warns.", "Its alerts in the detail say which.", "Look its alerts up."),
     E.BMS_NO_CHARGE: Text(
@@ -249,12 +255,33 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
     E.BUS_FAILED: Text(
         "A bus could not be used.", "The interface is down, unplugged, or bus-off.",
         "Check the interface (`ip -details link show can0`); its silence counts as stale data."),
+    E.FRAMES_LOST: Text(
+        "Frames on the bus were not seen; what did come is taken to be as old as it can be.",
+        "The controller was held up, or the CAN chip's own buffer is too slow for this bus.",
+        "Look for tick-late beside it; let less else run on this machine, or take a better CAN adapter."),
     E.GATE_REFUSED: Text(
         "The gate refused what the supervisor wanted: open.", "A bug.",
         "Please report it with the incident bundle; then acknowledge gate-refused."),
     E.RECORD_LOST: Text(
         "Both copies of the record are unreadable: locked out.", "A failing disk or SD card.",
         "Replace the card, inspect the contactors, then `controller unlock` at the machine."),
+    E.RECORD_SPOILT: Text(
+        "One copy of the record is missing or damaged; the other one is used, and both are written anew.",
+        "A failing disk or SD card, or somebody's hand.", "Replace the card when it comes back."),
+    E.RECORD_NOT_STORED: Text(
+        "The record of a restart cannot be stored: no closing.", "The disk is full, read-only or failing.",
+        "Make room or mend the disk; it is tried again every second."),
+    E.STARTED: Text("The controller has started.", "A boot, an upgrade or a person.", "Nothing."),
+    E.ENDED: Text(
+        "The controller has ended; its outputs are off.", "It was told to stop, or could not go on; the detail says.",
+        "Nothing after a stop; otherwise look into the journal."),
+    E.STATE_CHANGED: Text("The state machine went on.", "The detail names the cause.", "Nothing."),
+    E.INCIDENT: Text(
+        "An incident bundle is being written: every input of the last minutes.", "A fault, a stop, or somebody asked.",
+        "`controller incident show` tells what is in it, `controller sim --replay` shows why it came to that."),
+    E.INCIDENT_NOT_WRITTEN: Text(
+        "An incident bundle could not be written; control is not touched by that.",
+        "The disk is full, read-only or failing.", "Make room or mend the disk; the next one is tried again."),
 })  # fmt: skip
 
 if _missing := [event.name for event in Event if event not in TEXTS]:

@@ -1,10 +1,10 @@
-"""Checksums against frames that others wrote down (Tesla note, sections 2.1 to 2.4)."""
+"""Checksums against frames that others wrote down (Tesla note, sections 2.1 to 2.4; Leaf note, sections 1 to 3)."""
 
 from __future__ import annotations
 
 import pytest
 
-from controller.codec.checks import tesla_sum, with_nibble, with_tesla_sum
+from controller.codec.checks import leaf_crc8, leaf_nibble_sum, tesla_sum, with_nibble, with_tesla_sum
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,27 @@ def test_a_counter_leaves_the_other_nibble_alone():
     data = bytes.fromhex("A5 A5")
     assert with_nibble(data, 1, 0xC, high=True) == bytes.fromhex("A5 C5")
     assert with_nibble(data, 0, 0xC, high=False) == bytes.fromhex("AC A5")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "FC E0 B5 6A 39 00 02 C2", "03 C0 C0 2A 50 00 03 34", "00 02 C9 FA 62 00 00 74", "FF 2D 96 82 02 00 01 03",
+        "6E 0A 02 99 00 00 00 17", "16 82 D2 16 00 00 01 20", "00 00 00 03 00 00 02 B5", "8F 40 AA 00 E1 00 20 29",
+        "ED 00 55 00 DC 00 21 85", "05 40 AA 00 4B 01 A2 94", "6E 6E 00 04 07 46 E0 12", "6E 6E 00 04 47 46 E0 D5",
+        "6E 6E 00 04 87 46 E0 19", "6E 6E 00 04 C7 46 E0 DE", "00 00 00 00 5D C8", "00 00 00 01 B2 31",
+        "00 00 00 02 5D 63", "00 00 00 03 B2 9A",
+    ],
+)  # fmt: skip
+def test_the_crc_of_a_leaf_agrees_with_the_listed_frame(frame: str):
+    data = bytes.fromhex(frame)
+    assert leaf_crc8(data[:-1]) == data[-1]
+    assert all(leaf_crc8(bytes([data[0] ^ 1 << bit]) + data[1:-1]) != data[-1] for bit in range(8))
+
+
+def test_the_nibble_sum_of_a_leaf_agrees_with_the_listed_cycle():
+    sums = bytes.fromhex("8F 80 81 82 8F 84 85 86 83 84 81 82 8F 80 81 86 83 84 85 86")
+    for n, listed in enumerate(sums):
+        data = bytes([0x10, 0x64, 0, 0xB4 if n // 5 % 2 else 0xB0, 0, 0x1E, n % 4, 0x80])
+        assert leaf_nibble_sum(data) == listed & 0xF
+        assert listed >> 4 == 8

@@ -190,3 +190,19 @@ def test_an_operator_cap_is_a_command_and_bad_ones_are_refused():
     assert bench.limits == (700.0, 10_000.0)
     bench.command(CommandKind.CAP, charge_w=-1.0, for_ms=60_000).run_ms(20)
     assert "cap" in bench.happened(Event.COMMAND_REFUSED).detail
+
+
+def test_an_open_pack_that_allows_nothing_is_offered_all_the_same_before_the_go_and_never_once_closed():
+    """A real Tesla pack says 0 W while open, and a Gen24 may take up no offer of 0: neither would ever begin."""
+    bench = Bench("pack").says(max_charge_w=0.0, max_discharge_w=0.0, max_charge_a=0.0, max_discharge_a=0.0)
+    bench.inverter(go=None).enable().run_ms(30_000)
+    assert bench.at is State.STANDBY
+    assert min(bench.limits) > 5_000.0
+    bench.inverter(go=True).until(State.RUNNING).run_ms(5_000)
+    assert bench.limits == (0.0, 0.0)
+
+
+def test_what_an_open_pack_allows_above_nothing_bounds_the_offer_before_the_go():
+    bench = Bench("pack").says(max_charge_w=1_000.0, max_discharge_w=2_000.0).inverter(go=None)
+    bench.enable().run_ms(30_000)
+    assert bench.limits == (1_000.0, 2_000.0)

@@ -100,6 +100,10 @@ def asks_to_open(bench: Bench) -> None:
     bench.reports(open_asked=True)
 
 
+def relay_cut(bench: Bench) -> None:
+    bench.reports(withholds=True)
+
+
 def data_lost(bench: Bench) -> None:
     bench.silence(Feed.VOLTAGE)
 
@@ -166,6 +170,7 @@ CAUSES = [
     (open_now, Event.BMS_OPEN_NOW, 300),
     (bms_fault, Event.BMS_FAULT, 2_000),
     (asks_to_open, Event.BMS_FAULT, 2_000),
+    (relay_cut, Event.BMS_RELAY_CUT, 2_000),
     (data_lost, Event.PACK_DATA_LOST, 1_200),
     (current_lost, Event.PACK_DATA_LOST, 1_200),
     (cells_lost, Event.CELL_DATA_LOST, 12_000),
