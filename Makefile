@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test campaign slow lint types verify diagrams docs recording bench clean
+.PHONY: demo test campaign slow pi-test wheels lint types verify diagrams docs recording bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p out
@@ -15,13 +15,19 @@ demo: $(VENV)/.installed
 	@echo "Open out/m3-michael.html in a browser. A recording of your own: $(BIN)/controller sim --replay FILE"
 
 test: $(VENV)/.developing
-	$(BIN)/pytest -n auto -m "not slow and not campaign"
+	$(BIN)/pytest -n auto -m "not slow and not campaign and not pi"
 
 campaign: $(VENV)/.developing
 	$(BIN)/pytest -s -m campaign
 
 slow: $(VENV)/.developing
 	$(BIN)/pytest -n auto -m slow
+
+pi-test: $(VENV)/.developing
+	$(BIN)/pytest -v -x -m pi tests/pi
+
+wheels: $(VENV)/.installed
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --wheel-dir out/wheels '.[pi,gateway]'
 
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .

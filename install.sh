@@ -1,7 +1,7 @@
 #!/bin/sh
 # packwarden on a Raspberry Pi or another Debian machine.
 #
-#   sudo ./install.sh [--wheels DIR]     install, or upgrade; --wheels: without a network, from this folder
+#   sudo ./install.sh [--wheels DIR]     install, or upgrade; --wheels: without a network, from what `make wheels` made
 #   sudo ./install.sh back               go back to the version before
 #   sudo ./install.sh uninstall [--purge]    --purge: config, records and incidents too
 #
@@ -38,26 +38,14 @@ refuse_while_closed() {
     esac
 }
 
-add_users() {
-    for name in packwarden packwarden-gateway; do
-        getent passwd "$name" >/dev/null || useradd --system --user-group --no-create-home --home-dir "$STATE_DIR" \
-            --shell /usr/sbin/nologin "$name"
-    done
-    for group in dialout gpio; do
-        getent group "$group" >/dev/null || groupadd --system "$group"
-        usermod -aG "$group" packwarden
-    done
-    usermod -aG packwarden packwarden-gateway
-    install -d -m 0750 -o packwarden -g packwarden "$STATE_DIR"
-    install -d -m 0755 /etc/packwarden
-}
-
 make_venv() {  # $1: a folder of wheels, or nothing
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$here/pyproject.toml")
     fresh=$HOME_DIR/$version-$(date -u +%Y%m%d%H%M%S)
     python3 -m venv "$fresh"
     if [ -n "$1" ]; then
-        "$fresh/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$1" 'packwarden[pi]' \
+        extras=pi
+        ! ls "$1"/aiomqtt-* >/dev/null 2>&1 || extras=pi,gateway
+        "$fresh/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$1" "packwarden[$extras]" \
             || { rm -rf "$fresh"; fail "$1 does not hold every wheel that is needed: make wheels"; }
     else
         "$fresh/bin/pip" install --quiet --disable-pip-version-check "$here[pi,gateway]" \
@@ -77,10 +65,15 @@ switch_to() {  # $1: the venv to use from now on; the one used before is kept
     done
     ln -sf "$HOME_DIR/current/bin/controller" /usr/local/bin/controller
     share=$("$HOME_DIR/current/bin/python" -c 'import controller, os; print(os.path.join(list(controller.__path__)[0], "share"))')
+    install -m 0644 "$share/packwarden.sysusers.conf" /etc/sysusers.d/packwarden.conf
+    systemd-sysusers /etc/sysusers.d/packwarden.conf
+    install -d -m 0750 -o packwarden -g packwarden "$STATE_DIR"
+    install -d -m 0755 /etc/packwarden
     for unit in $UNITS; do install -m 0644 "$share/$unit" "/etc/systemd/system/$unit"; done
     install -m 0644 "$share/60-packwarden.rules" /etc/udev/rules.d/60-packwarden.rules
     [ -e /etc/systemd/network/80-packwarden-can.network ] \
         || install -D -m 0644 "$share/80-packwarden-can.network" /etc/systemd/network/80-packwarden-can.network
+    "$HOME_DIR/current/bin/python" -c 'import aiomqtt' 2>/dev/null || rm -f /etc/systemd/system/packwarden-gateway.service
     udevadm control --reload 2>/dev/null || true
     systemctl daemon-reload
 }
@@ -103,7 +96,7 @@ uninstall() {
         systemctl disable --now --quiet "$unit" 2>/dev/null || true
     done
     for unit in $UNITS; do rm -f "/etc/systemd/system/$unit"; done
-    rm -f /usr/local/bin/controller /etc/udev/rules.d/60-packwarden.rules /etc/systemd/network/80-packwarden-can.network
+    rm -f /usr/local/bin/controller /etc/sysusers.d/packwarden.conf /etc/udev/rules.d/60-packwarden.rules /etc/systemd/network/80-packwarden-can.network
     rm -rf "$HOME_DIR"
     systemctl daemon-reload
     if [ "${1:-}" = --purge ]; then
@@ -120,7 +113,6 @@ case "${1:-install}" in
         wheels=""
         [ "${1:-}" != --wheels ] || wheels=$(realpath "${2:?--wheels needs a folder}")
         refuse_while_closed
-        add_users
         make_venv "$wheels"
         switch_to "$fresh"
         start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -22,22 +23,28 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from controller import cli_doctor, cli_gateway, cli_incident, cli_live, cli_sim, story
 from controller import config as configs
-from controller import story
 from controller.batteries.base import BatteryProtocol
 from controller.batteries.registry import BATTERIES
 from controller.config import Catalogue, ConfigError
 from controller.core import CoreState
+from controller.gateway.commands import dispatch
 from controller.inverters.base import InverterProtocol
 from controller.inverters.registry import INVERTERS
-from controller.model.settings import Settings
+from controller.model.settings import NO_OPTIONS, Settings
 from controller.model.texts import TEXTS
 from controller.ports import Outputs, PortError
 from sim import decoding
 from sim import identify as identifying
+from sim import lives as generated
+from sim.bundle import BundleError, BundleReplay, is_bundle, open_bundle
+from sim.lives import Life
 from sim.plot import PlotData, PlotRecorder, page
 from sim.recording import Recording, RecordingError, locate, open_recording, shipped
 from sim.replay import Replay, Result, Watcher
+from sim.scenarios import SCENARIOS
+from sim.scenarios import run as run_scenario
 from sim.vcan import VirtualBus
 from statecharts import render
 from statecharts.interlocks import verify as verify_chart
@@ -54,7 +61,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   help="A safety-first controller for second-life EV batteries.")  # fmt: skip
 config_app = typer.Typer(no_args_is_help=True, help="controller.toml: write, check, change.")
 log_app = typer.Typer(no_args_is_help=True, help="Look into recordings.")
+cli_live.mount(app)
+app.command()(cli_doctor.doctor)
+app.command()(dispatch)
 app.add_typer(config_app, name="config")
+app.add_typer(cli_gateway.app, name="gateway")
+app.add_typer(cli_incident.app, name="incident")
 app.add_typer(log_app, name="log")
 
 
@@ -118,7 +130,9 @@ class Run:
 
 @app.command()
 def sim(
-    replay: Annotated[str, typer.Option("--replay", help="A recording, or the name of a shipped one.")],
+    replay: Annotated[str | None, typer.Option("--replay", help="A recording, or the name of a shipped one.")] = None,
+    scenario: Annotated[str | None, typer.Option(help="A story of a simulated garage; `list` shows them.")] = None,
+    campaign: Annotated[int | None, typer.Option(min=1, help="So many generated lives of a simulated garage.")] = None,
     battery: Annotated[str | None, typer.Option(help="Which battery it is; else told from the ids in it.")] = None,
     inverter: Annotated[str | None, typer.Option(help="The inverter that would read it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -128,14 +142,40 @@ def sim(
     bus: Annotated[str | None, typer.Option(help="Play the frames onto this virtual CAN bus, in real time.")] = None,
     expect_state: Annotated[str | None, typer.Option(help="Exit 1 unless the run ends in this state.")] = None,
     config: ConfigOption = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the first life (campaign; else drawn and printed), or of the sensors' noise (scenario)."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of a campaign; else one for each core.")] = None,
+    dask: Annotated[str | None, typer.Option(help="Spread a campaign over the Dask scheduler at this address.")] = None,
+    only: Annotated[str | None, typer.Option(help="Of one life: these of its troubles, by number, or none.")] = None,
+    until: Annotated[float | None, typer.Option(min=0, help="Of one life: heal it after so many seconds.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write failing lives as candump log and inputs here.")] = None,
 ) -> None:
-    """Run a recording through the whole controller, in shadow: the pack in it answers to somebody else."""
+    """Run a recording, a story or generated lives through the whole controller.
+
+    A recording runs in shadow: the pack in it answers to somebody else.
+    """
+    if (replay is not None) + (scenario is not None) + (campaign is not None) != 1:
+        fail("sim: one of --replay LOG, --scenario NAME and --campaign N")
     if battery is not None and battery not in BATTERIES:
         fail(f"--battery {battery}: not known; one of {', '.join(BATTERIES)}")
     if inverter is not None and inverter not in INVERTERS:
         fail(f"--inverter {inverter}: not known; one of {', '.join(INVERTERS)}")
     if expect_state is not None and expect_state not in State.__members__:
         fail(f"--expect-state {expect_state}: no such state; one of {', '.join(State.__members__)}")
+    if campaign is not None:
+        _campaign(_work(campaign, seed, only, until), workers or os.cpu_count() or 1, dask, export, as_json)
+        return
+    if scenario is not None:
+        _scenario(scenario, seed, trace, plot, expect_state, as_json)
+        return
+    assert replay is not None
+    if is_bundle(locate(replay)):
+        if battery or inverter or config or bus:
+            fail(f"{replay} is an incident bundle: battery, inverter and config are in it, and it plays onto no bus")
+        _bundle(locate(replay), trace, plot, realtime, expect_state, as_json)
+        return
     _keep_apart(locate(replay), trace, plot, config)
     began_s = time.perf_counter()
     recorder = PlotRecorder() if plot is not None else None
@@ -154,6 +194,102 @@ def sim(
         for what, where in (("trace", trace), ("plot", plot)):
             if where is not None:
                 out.print(f"{what}: {where}")
+    if expect_state is not None and result.final_state != expect_state:
+        err.print(f"controller: the run ended in {result.final_state}, not in {expect_state}")
+        raise typer.Exit(1)
+
+
+def _work(lives: int, seed: int | None, only: str | None, until: float | None) -> list[tuple[Life, bool]]:
+    """The lives of a campaign; with --only or --until it is one, as it was shrunk."""
+    first = secrets.randbelow(1_000_000_000) if seed is None else seed
+    if only is None and until is None:
+        err.print(f"seeds {first} to {first + lives - 1}", highlight=False)
+        return generated.tasks(lives, first)
+    if lives != 1 or seed is None:
+        fail("--only and --until belong to one life: --campaign 1 --seed S")
+    try:
+        chosen = None if only is None else tuple(int(n) for n in only.split(",") if n != "none")
+        life = Life(first, chosen, None if until is None else round(until * 1000))
+        life.drawn()
+    except (ValueError, IndexError):
+        fail(f"--only {only}: numbers of this life's troubles from 0 on, with commas between, or none")
+    return [(life, False)]
+
+
+def _campaign(
+    work: list[tuple[Life, bool]], workers: int, dask: str | None, folder: Path | None, as_json: bool
+) -> None:  # fmt: skip
+    """Live them, say what they showed; exit 1 when anything was violated, or a large campaign has holes."""
+    began_s = time.perf_counter()
+    bar = not as_json and sys.stdout.isatty()
+    summary = cli_sim.campaign(out, work, min(workers, len(work)), dask, bar)
+    wall_s, small = time.perf_counter() - began_s, cli_sim.shrunk(summary)
+    if as_json:
+        typer.echo(json.dumps(cli_sim.campaign_json(summary, small, wall_s), ensure_ascii=False))
+    else:
+        cli_sim.tell_campaign(out, summary, small, wall_s)
+    if folder is not None:
+        for path in cli_sim.export(small, folder):
+            err.print(f"written: {path}", markup=False, highlight=False)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _scenario(
+    name: str, seed: int | None, trace: Path | None, plot: Path | None, expect_state: str | None, as_json: bool
+) -> None:  # fmt: skip
+    """Tell one story; exit 1 when an invariant was violated, or it ends elsewhere than expected."""
+    if name == "list":
+        for each in SCENARIOS.values():
+            out.print(f"{each.name:<18} {each.duration_ms // 1000:>4} s  {each.text}", markup=False, highlight=False)
+        return
+    if name not in SCENARIOS:
+        fail(f"--scenario {name}: not known; one of {', '.join(SCENARIOS)}")
+    _keep_apart(trace, plot)
+    scenario, began_s = SCENARIOS[name], time.perf_counter()
+    recorder = PlotRecorder() if plot is not None else None
+    watchers = [] if recorder is None else [cli_sim.recording_into(recorder)]
+    with ExitStack() as stack:
+        trace_out = None if trace is None else stack.enter_context(_written(trace))
+        result, garage = run_scenario(scenario, seed, trace_out, watchers)
+    about = cli_sim.about(scenario, result, garage, version(), time.perf_counter() - began_s)
+    if plot is not None and recorder is not None:
+        _write(plot, page(cli_sim.plot_data(scenario, result, recorder)))
+    if as_json:
+        typer.echo(json.dumps(story.json_of(result, about), ensure_ascii=False))
+    else:
+        story.tell(out, result, cli_sim.headline(scenario, result, garage, about))
+    if garage.broken:
+        raise typer.Exit(1)
+    if expect_state is not None and result.final_state != expect_state:
+        err.print(f"controller: the run ended in {result.final_state}, not in {expect_state}")
+        raise typer.Exit(1)
+
+
+def _bundle(
+    path: Path, trace: Path | None, plot: Path | None, realtime: bool, expect_state: str | None, as_json: bool
+) -> None:  # fmt: skip
+    """Let the core decide again what it decided live; exit 1 when that is not what is in the bundle."""
+    _keep_apart(path, trace, plot)
+    began_s = time.perf_counter()
+    recorder = PlotRecorder() if plot is not None else None
+    try:
+        with ExitStack() as stack:
+            replay = BundleReplay(open_bundle(path), stack.enter_context(_written(trace)) if trace else None)
+            replay.pace = _pacer() if realtime else None
+            result = replay.run(() if recorder is None else (_recording_into(recorder),))
+    except BundleError as error:
+        fail(str(error))
+    wall_s = time.perf_counter() - began_s
+    if plot is not None and recorder is not None:
+        _write(plot, page(cli_incident.plot_data(replay, result, recorder, version())))
+    if as_json:
+        about = cli_incident.about(replay, result, version(), wall_s)
+        typer.echo(json.dumps(story.json_of(result, about), ensure_ascii=False))
+    else:
+        story.tell(out, result, cli_incident.headline(replay, result, version(), wall_s))
+    if replay.differs is not None:
+        raise typer.Exit(1)
     if expect_state is not None and result.final_state != expect_state:
         err.print(f"controller: the run ended in {result.final_state}, not in {expect_state}")
         raise typer.Exit(1)
@@ -194,7 +330,8 @@ def _prepare(name: str, battery: str | None, inverter: str | None, config: Path 
     found = configs.search(config, os.environ, Path.cwd())
     stated = None if found is None else configs.load(found, CATALOGUE)
     wanted = battery or (stated.battery if stated and config is not None else None)
-    identity = identifying.identify(recording, BATTERIES, wanted)
+    options = stated.battery_options if stated is not None and stated.battery == wanted else NO_OPTIONS
+    identity = identifying.identify(recording, BATTERIES, wanted, options=options)
     if identity.partner:
         raise RecordingError(f"{path}: a recording of the inverter's side ({identity.partner}), not of a pack")
     if identity.battery is None:
@@ -217,7 +354,7 @@ def _prepare(name: str, battery: str | None, inverter: str | None, config: Path 
         assumed.insert(0, f"no config: the defaults of {cells} cells {chemistry.upper()}, 20 A, 5 kW")
         found = None
     chosen = INVERTERS[inverter or stated.inverter]
-    ids = None if everything else protocol.rx.keys()
+    ids = None if everything else protocol.ids(stated.battery_options)
     return Run(
         open_recording(path, ids), protocol, chosen, stated, found, tuple(assumed),
         synthetic=shipped(path.name) is not None and path == shipped(path.name),
@@ -461,10 +598,11 @@ def config_set(key: str, value: str, config: ConfigOption = None) -> None:
     """Change one key; comments and everything else stay as they are. Nothing is written when it would be wrong."""
     path = _config_path(config)
     try:
-        configs.set_value(path, key, value, CATALOGUE)
+        changed = configs.set_value(path, key, value, CATALOGUE)
     except ConfigError as error:
         fail(str(error))
-    out.print(f"{path}: {key} = {value}", markup=False)
+    secret = any(row.secret and row.path == key for row in changed.keys)
+    out.print(f"{path}: {key} = {configs.HIDDEN if secret else value}", markup=False)
 
 
 @config_app.command("schema")

@@ -39,7 +39,8 @@ from controller.config_check import (
     toml,
     unknown,
 )
-from controller.config_keys import SECTIONS, WIRINGS, Catalogue, Key, keys
+from controller.config_keys import EXAMPLES, SECTIONS, WIRINGS, Catalogue, Key, Kind, keys
+from controller.config_places import RELAYS_OF, idle
 from controller.model.settings import (
     CHEMISTRIES,
     Chemistry,
@@ -73,6 +74,8 @@ __all__ = [
 SCHEMA_FILE: Final = "controller.schema.json"
 SYSTEM_PATH: Final = Path("/etc/packwarden/controller.toml")
 SIZE_MAX: Final = 256 * 1024
+HIDDEN: Final = "(not shown)"
+"""What stands for a secret wherever values are printed."""
 
 
 # --- reading ---
@@ -129,7 +132,7 @@ def parse(text: str, name: str, catalogue: Catalogue) -> Config:
     problems += [placed(lines, *wrong) for wrong in contradictions(values, catalogue)]
     if problems:
         raise ConfigError(name, problems)
-    return Config(name, known, values, frozenset(stated), _settings(values, known))
+    return Config(name, known, values, frozenset(stated), _settings(values, known, catalogue))
 
 
 def _text_of(path: Path) -> str:
@@ -157,7 +160,7 @@ def _text_of(path: Path) -> str:
 # --- what the core gets ---
 
 
-def _settings(values: Mapping[str, Any], known: tuple[Key, ...]) -> Settings:
+def _settings(values: Mapping[str, Any], known: tuple[Key, ...], catalogue: Catalogue) -> Settings:
     """The records the core judges by, from values that were checked."""
 
     def of(section: str, owner: type) -> dict[str, Any]:
@@ -165,9 +168,12 @@ def _settings(values: Mapping[str, Any], known: tuple[Key, ...]) -> Settings:
         ours = [key for key in known if key.section == section and key.name in names]
         return {key.name: _curve(values[key.path]) if key.kind is list else values[key.path] for key in ours}
 
-    def options(section: str, *ours: str) -> dict[str, Any]:
-        return {key.name: values[key.path] for key in known if key.section == section and key.name not in ours}
+    def options(section: str, kind: Kind) -> dict[str, Any]:
+        named = {option.name: values[f"{section}.{option.name}"] for option in kind.options}
+        return {name: value for name, value in named.items() if value is not None}
 
+    battery = catalogue.batteries[values["battery.name"]]
+    inverter = catalogue.inverters[values["inverter.name"]]
     cells = {name: volts for name, volts in of("limits", Chemistry).items() if volts is not None}
     pack = of("battery", PackSettings) | of("limits", PackSettings)
     pack["chemistry"] = replace(CHEMISTRIES[values["battery.chemistry"]], **cells)
@@ -179,9 +185,10 @@ def _settings(values: Mapping[str, Any], known: tuple[Key, ...]) -> Settings:
         max_power_w=values["limits.max_power_w"],
         precharge=PrechargeSettings(**of("precharge", PrechargeSettings)),
         contactors=ContactorSettings(**of("contactors", ContactorSettings)),
-        battery_options=options("battery", "name", "chemistry", "cells", "energy_full_wh"),
-        inverter_options=options("inverter", "name", "off_grid"),
+        battery_options=options("battery", battery),
+        inverter_options=options("inverter", inverter),
         off_grid=values["inverter.off_grid"],
+        lacks=battery.lacks,
     )
 
 
@@ -195,12 +202,15 @@ def defaults_for(
     """What is used without a config, of names that exist: the chemistry's limits and the currents `init` writes."""
     known = keys(catalogue, battery, inverter)
     chosen = _chosen(battery, chemistry, cells, inverter, wiring)
-    return _settings({key.path: key.default for key in known} | chosen, known)
+    return _settings({key.path: key.default for key in known} | chosen, known, catalogue)
 
 
 def _chosen(battery: str, chemistry: str, cells: int, inverter: str, wiring: str) -> dict[str, Any]:
-    """The keys that say which setup it is. The resistor of `own` is made up; only its owner can know it."""
+    """The keys that say which setup it is. Resistor and pins are made up; only their owner can know them."""
     resistor = {"precharge.resistance_ohm": 100.0} if wiring == "own" else {}
+    coils = RELAYS_OF.get(wiring, ())
+    names = [*coils, *(f"{coil}_feedback" for coil in coils if wiring == "own")]
+    relays: dict[str, Any] = {"relays.kind": "gpio"} if coils else {}
     return {
         "battery.name": battery,
         "battery.chemistry": chemistry,
@@ -208,6 +218,8 @@ def _chosen(battery: str, chemistry: str, cells: int, inverter: str, wiring: str
         "inverter.name": inverter,
         "wiring.kind": wiring,
         **resistor,
+        **relays,
+        **{f"relays.{name}": EXAMPLES[name] for name in names},
     }
 
 
@@ -230,6 +242,7 @@ def show(config: Config) -> dict[str, Shown]:
         if key.section == "limits" and hasattr(chemistry, key.name):
             value = getattr(chemistry, key.name) if value is None else value
             bound = cell_bound(key.name, chemistry)[2]
+        value = HIDDEN if key.secret and value else value
         origin = "file" if key.path in config.stated else "default"
         shown[key.path] = Shown(value, origin, key.unit, bound, key.text)
     return shown
@@ -266,11 +279,13 @@ schema = {schema}
 def template(
     catalogue: Catalogue, battery: str, inverter: str, wiring: str, chemistry: str | None = None, cells: int = 96
 ) -> str:
-    """A commented config that passes `check`: each key with its meaning, unit, default and hard bound.
+    """A commented config: each key with its meaning, unit, default and hard bound.
 
-    Without a chemistry it is the battery's first. Raises ConfigError for a combination that cannot be.
+    It passes `check`, but for what nobody can guess and is left for the user to state. Without a chemistry it is the
+    battery's first. Raises ConfigError for a combination that cannot be.
     """
     kinds, inverters = catalogue.batteries, catalogue.inverters
+    guessed = chemistry is None and battery in kinds and len(kinds[battery].chemistries) > 1
     if chemistry is None:
         chemistry = next(iter(kinds[battery].chemistries), "nca") if battery in kinds else "nca"
     chosen = _chosen(battery, chemistry, cells, inverter, wiring)
@@ -286,16 +301,23 @@ def template(
     if battery in kinds:
         offered = {"battery.chemistry": kinds[battery].chemistries, "wiring.kind": kinds[battery].wirings}
         known = tuple(replace(key, choices=offered.get(key.path) or key.choices) for key in known)
+    silent = idle(kinds.get(battery), inverters.get(inverter), wiring)
     for section, about in SECTIONS.items():
+        if section in silent:
+            continue
         text += f"\n\n[{section}]  # {about}\n"
         text += "".join(
-            _entry(key, chosen.get(key.path), CHEMISTRIES.get(chemistry)) for key in known if key.section == section
+            _entry(key, chosen.get(key.path), CHEMISTRIES.get(chemistry), guessed and key.path == "battery.chemistry")
+            for key in known
+            if key.section == section and key.path not in silent
         )
-    parse(text, "the new config", catalogue)
+    unguessed = {key.path for key in known if key.yours} - chosen.keys()
+    if wrong := [problem for problem in check(text, "", catalogue) if problem.key not in unguessed]:
+        raise ConfigError("the new config", wrong)
     return text
 
 
-def _entry(key: Key, chosen: Any, chemistry: Chemistry | None) -> str:
+def _entry(key: Key, chosen: Any, chemistry: Chemistry | None, guessed: bool) -> str:
     """One key of the template with its comment; one nobody has to state is commented out."""
     of_cell = chemistry is not None and key.section == "limits" and hasattr(chemistry, key.name)
     default = getattr(chemistry, key.name) if of_cell else key.default
@@ -308,7 +330,7 @@ def _entry(key: Key, chosen: Any, chemistry: Chemistry | None) -> str:
     ]
     about = f"{key.text} ({'; '.join(fact for fact in facts if fact)})".replace(" ()", "")
     mine = key.yours or chosen is not None
-    about = f"YOURS TO SET. {about}" if mine and not key.choices else about
+    about = f"YOURS TO SET. {about}" if guessed or (mine and not key.choices) else about
     comment = textwrap.indent(textwrap.fill(about, 110, break_long_words=False), "# ")
     value = chosen if chosen is not None else default
     line = f"{key.name} = {example(key) if value is None else literal(value)}"
@@ -388,7 +410,8 @@ def _typed(key: Key, text: str, name: str) -> Any:
         text.encode()  # what the shell passes on need not be UTF-8
         return key.kind(text)
     except (KeyError, ValueError, TOMLKitError):
-        message = f"{textwrap.shorten(text, 40)!r} is not {KINDS[key.kind]}"
+        shown = "what was given" if key.secret else repr(textwrap.shorten(text, 40))
+        message = f"{shown} is not {KINDS[key.kind]}"
         raise ConfigError(name, [Problem(None, key.path, message, f"give for example {example(key)}")]) from None
 
 

@@ -16,6 +16,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from controller.config_keys import EXAMPLES, LIMITS, SECTIONS, Catalogue, Key, keys
+from controller.config_places import places_wrong
 from controller.model.settings import CHEMISTRIES, Chemistry
 
 SCHEMA: Final = 1
@@ -206,6 +207,8 @@ def _worded(path: str, flaw: str, value: Any, known: tuple[Key, ...]) -> tuple[s
     """Message and fix for one of pydantic's findings."""
     key = next((key for key in known if key.path == path), None)
     shown = textwrap.shorten(tomlkit.item(value).as_string() if not isinstance(value, dict) else "a section", 40)
+    if key is not None and key.secret:
+        shown = "what stands there"
     if path == "schema":
         return ("is missing" if flaw == "missing" else f"is {shown}"), f"write `schema = {SCHEMA}` above all sections"
     if path in SECTIONS:
@@ -257,7 +260,7 @@ def unknown(path: str, known: tuple[Key, ...]) -> tuple[str, str]:
 
 def contradictions(values: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Wrong]:
     """What no single key can be blamed for. Keys with a problem of their own are missing from `values`."""
-    for judge in (_wiring_wrong, _precharge_wrong, _cells_wrong, _windows_wrong, _curves_wrong):
+    for judge in (_wiring_wrong, _precharge_wrong, _cells_wrong, _windows_wrong, _curves_wrong, places_wrong):
         yield from judge(values, catalogue)
 
 

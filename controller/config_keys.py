@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from typing import Any, Protocol
 
+from controller.model.battery import Feed
 from controller.model.settings import (
     CHEMISTRIES,
     Chemistry,
@@ -34,6 +35,10 @@ class BatteryKind(Kind, Protocol):
     def wirings(self) -> tuple[str, ...]: ...
     @property
     def chemistries(self) -> tuple[str, ...]: ...
+    @property
+    def lacks(self) -> frozenset[Feed]: ...
+    @property
+    def line(self) -> object: ...
 
 
 class InverterKind(Kind, Protocol):
@@ -41,6 +46,10 @@ class InverterKind(Kind, Protocol):
     def precharges(self) -> bool: ...
     @property
     def precharge_max_ms(self) -> int: ...
+    @property
+    def line(self) -> object: ...
+    @property
+    def bitrate(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Key:
     """One key of the file.
 
     kind: float, int, bool, str or list (a Curve). default: None when there is none. yours: a person must state it, the
-    default is only what `init` writes.
+    default is only what `init` writes. secret: its value is never printed.
     """
 
     section: str
@@ -70,6 +79,7 @@ class Key:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     yours: bool = False
+    secret: bool = False
 
     @property
     def path(self) -> str:
@@ -101,6 +111,12 @@ def _rows(section: str, owner: type, *rows: Row) -> tuple[Key, ...]:
 def _yours(section: str, name: str, default: float, low: float, high: float, unit: str, text: str) -> Key:
     return Key(section, name, type(default), default, text, unit, low, high, yours=True)
 
+
+PROTECTION = Key(
+    "battery", "cells_protected_by", str, None,
+    "What protects each cell and watches its temperature, as this battery reports neither; say, a BMS with a relay.",
+    pattern=r".*\w.*",
+)  # fmt: skip
 
 _CURVE = "Points [°C, fraction of the current], linear between them; nowhere above the default."
 
@@ -194,14 +210,126 @@ CONTACTORS = _rows(
     ("auto_enable_ms", 60_000, 3_600_000, "ms", "Wait before enabling by itself."),
 )
 
+_BY_ID = "its name under /dev/serial/by-id stays the same"
+
+
+def _bus(section: str, channel: str, bitrate: int | None, whose: str) -> tuple[Key, ...]:
+    return (
+        Key(section, "interface", str, "socketcan", f"python-can's interface of {whose} bus: socketcan, slcan, …"),
+        Key(section, "channel", str, channel, f"Channel of {whose} bus; a serial port for slcan."),
+        Key(section, "bitrate", int, bitrate, f"Bit rate of {whose} bus.", "bit/s", 10_000, 1_000_000),
+        Key(section, "tty_baud", int, 115_200, "For slcan: speed of the adapter's own port.", "baud", 9600, 4_000_000),
+    )
+
+
+def _line(section: str, port: str, whose: str) -> tuple[Key, ...]:
+    return (
+        Key(section, "port", str, port, f"Serial port of {whose} line; {_BY_ID}."),
+        Key(section, "rs485", bool, False, "The kernel turns the transmitter on by RTS; most adapters do it alone."),
+    )
+
+
+def _modbus(section: str) -> tuple[Key, ...]:
+    return (
+        Key(section, "port", str, "", f"For modbus: its serial port; {_BY_ID}."),
+        Key(section, "baud", int, 9600, "For modbus: its speed.", "baud", 1200, 921_600),
+        Key(section, "unit", int, 1, "For modbus: its unit number.", "", 1, 247),
+    )
+
+
+def _number(section: str, name: str, low: int, high: int, text: str) -> Key:
+    return Key(section, name, int, None, text, "", low, high)
+
+
+COILS = ("negative", "precharge", "positive")
+RELAYS = (
+    Key("relays", "kind", str, "none", "gpio: pins of the Pi. modbus: a board on RS485.",
+        choices=("none", "gpio", "modbus")),
+    *(_number("relays", coil, 1, 32, f"The {coil} contactor's relay: GPIO or relay number.") for coil in COILS),
+    Key("relays", "active_low", bool, False, "For gpio: a low level energises, as on many opto-coupled boards."),
+    *(_number("relays", f"{coil}_feedback", 1, 32, f"The {coil} contactor's auxiliary contact: GPIO or input number.")
+      for coil in COILS),
+    Key("relays", "feedback_normally_closed", bool, False, "The auxiliary contacts open when their contactor closes."),
+    *_modbus("relays"),
+)  # fmt: skip
+PINS = (
+    _number("pins", "estop", 2, 27, "GPIO number of the emergency stop's second contact, normally closed, to ground."),
+    _number("pins", "interlock", 2, 27, "GPIO number of the interlock loop, normally closed, to ground."),
+    _number("pins", "heartbeat", 2, 27, "GPIO number of the output that feeds the external relay watchdog."),
+)
+LINK = (
+    Key("link", "source", str, "none", "modbus: a meter of ours measures the link.", choices=("none", "modbus")),
+    *_modbus("link"),
+    Key("link", "voltage_register", int, None, "Its voltage register: the address on the wire.", "", 0, 65_535),
+    Key("link", "input_register", bool, False, "It is an input register (function 4), not a holding register (3)."),
+    Key("link", "volts_per_count", float, None, "Its scale.", "V", 1e-6, 100),
+    Key("link", "update_ms", int, None, "How old the value in the register can be when it is read (manual).", "ms",
+        0, 60_000),
+)  # fmt: skip
+
 _NAME = "[A-Za-z0-9_-]{1,32}"
+DISPATCH = (
+    Key("dispatch", "inverter", str, "none", "Whose power `controller dispatch` steers, over Modbus TCP.",
+        choices=("none", "sungrow", "fronius", "goodwe")),
+    Key("dispatch", "host", str, "", "Its name or IP address in the network.", pattern="[A-Za-z0-9.:_-]*"),
+    Key("dispatch", "port", int, 502, "Its Modbus TCP port.", "", 1, 65_535),
+    Key("dispatch", "unit", int, 1, "Its Modbus unit: 1 for Sungrow and Fronius, 247 for GoodWe.", "", 1, 247),
+    Key("dispatch", "sungrow_mode", int, 3, "3: external EMS, falls back by itself. 2: forced, stays until rewritten.",
+        "", 2, 3),
+    Key("dispatch", "timeout_s", int, 60, "After this silence of ours a Fronius, or a Sungrow in mode 3, falls back.",
+        "s", 20, 900),
+)  # fmt: skip
+
 PLACES = (
-    Key("can", "interface", str, "socketcan", "python-can interface of the pack's bus."),
-    Key("can", "channel", str, "can0", "Channel of the pack's bus."),
-    Key("can", "bitrate", int, 500_000, "Bit rate of the pack's bus.", "bit/s", 10_000, 1_000_000),
-    Key("serial", "port", str, "/dev/ttyUSB0", "Serial port of the RS485 line. A name under /dev/serial/by-id stays."),
+    *_bus("can", "can0", 500_000, "the pack's"),
+    *_line("battery_serial", "/dev/ttyUSB1", "the pack's"),
+    *_line("serial", "/dev/ttyUSB0", "the inverter's"),
+    *_bus("inverter_can", "can1", None, "the inverter's"),
+    *RELAYS,
+    *PINS,
+    *LINK,
     Key("site", "name", str, "home", "Name of the place in MQTT topics: letters, digits, _ and -.", pattern=_NAME),
     Key("site", "pack", str, "pack", "Name of the pack in MQTT topics: letters, digits, _ and -.", pattern=_NAME),
+    *DISPATCH,
+)
+
+_LEVEL = "[A-Za-z0-9_-]+"
+_LEVELS = f"{_LEVEL}(/{_LEVEL})*"
+MQTT = (
+    Key("mqtt", "host", str, "", "The broker: only its name or address. Empty: no MQTT.", pattern=r"[^/\s]*"),
+    Key("mqtt", "port", int, 1883, "Its port; with TLS mostly 8883.", "", 1, 65_535),
+    Key("mqtt", "user", str, "", "Our user name there."),
+    Key("mqtt", "password_file", str, "", "A file with our password, readable by the gateway only."),
+    Key("mqtt", "password", str, "", "The password itself, where no file is wanted. It is never printed.", secret=True),
+    Key("mqtt", "tls", bool, False, "Encrypt, and check the broker's certificate."),
+    Key("mqtt", "ca_file", str, "", "For TLS: the certificate that signed the broker's. Empty: those of the system."),
+    Key("mqtt", "client_id", str, "", "Our name at the broker, no other's. Empty: packwarden-SITE-PACK."),
+    Key("mqtt", "every_s", float, 2.0, "Values are published this often; a change of state at once.", "s", 0.5, 300),
+    Key("mqtt", "tree", str, "packwarden", "Top of our topics: letters, digits, _, - and /.", pattern=_LEVELS),
+    Key("mqtt", "batt2gen24", bool, True, "The topics of batt2gen24 as well. Off for a second pack at one broker."),
+    Key("mqtt", "batt2gen24_prefix", str, "", "Put before them, say garage/ : letters, digits, _, - and /.",
+        pattern=f"({_LEVELS}/?)?"),
+    Key("mqtt", "discovery_prefix", str, "homeassistant", "Top of Home Assistant's discovery topics. Empty: none.",
+        pattern=f"({_LEVELS})?"),
+)  # fmt: skip
+
+WEB = (
+    Key("web", "port", int, 8443, "Port of the page; 0: no page.", "", 0, 65_535),
+    Key("web", "bind", str, "0.0.0.0",
+        "Where it listens once a password is set (`controller gateway passwd`); until then on 127.0.0.1 only.",
+        pattern=r"[0-9A-Fa-f.:]+"),
+    Key("web", "certificate", str, "", "A TLS certificate of yours, PEM with its chain. Empty: a self-made one."),
+    Key("web", "key", str, "", "Its key, PEM, readable by the gateway only. Empty: in the same file."),
+    Key("web", "guests", bool, False, "Whoever reaches the page may look; commands need a log-in in any case."),
+    Key("web", "metrics_token", str, "", "Prometheus reads /metrics with this bearer token; never printed.",
+        pattern=r"(\S{16,})?", secret=True),
+)  # fmt: skip
+
+HISTORY = (
+    Key("history", "days", int, 400, "Days for which each minute is kept; 0: no history.", "d", 0, 10_000),
+    Key("history", "seconds_days", int, 2, "Days for which each second is kept.", "d", 1, 100),
+    Key("history", "max_mb", int, 500, "The file grows no larger.", "MB", 20, 100_000),
+    Key("history", "folder", str, "", "Where the file is. Empty: the folder of the gateway's state."),
 )
 
 SECTIONS: Mapping[str, str] = {
@@ -212,11 +340,25 @@ SECTIONS: Mapping[str, str] = {
     "precharge": "Charging the inverter's capacitors through the resistor.",
     "contactors": "Times and bounds of closing and opening.",
     "can": "The pack's CAN bus.",
-    "serial": "The RS485 line.",
+    "battery_serial": "The pack's serial line.",
+    "serial": "The inverter's RS485 line.",
+    "inverter_can": "The inverter's CAN bus.",
+    "relays": "The contactors we switch, fully on or off: an economiser is a module of the contactor's own.",
+    "pins": "Hard-wired inputs, and the heartbeat. Numbers are the GPIO numbers (BCM).",
+    "link": "A voltage meter of ours on the inverter's side of the contactors.",
     "site": "Names.",
+    "mqtt": "The MQTT broker. See docs/mqtt.md and docs/home-assistant.md.",
+    "web": "The page. See docs/page.md.",
+    "history": "What is remembered of the values. See docs/history.md.",
+    "dispatch": "The inverter whose power is steered over Modbus TCP. See docs/dispatch.md.",
 }
 
-EXAMPLES: Mapping[str, Any] = {"cells": 96, "energy_full_wh": 30_000.0, "resistance_ohm": 100.0, "capacitance_f": 0.001}
+EXAMPLES: Mapping[str, Any] = {
+    "cells": 96, "energy_full_wh": 30_000.0, "resistance_ohm": 100.0, "capacitance_f": 0.001, "bitrate": 500_000,
+    "negative": 17, "precharge": 27, "positive": 22, "negative_feedback": 5, "precharge_feedback": 6,
+    "positive_feedback": 13, "estop": 24, "interlock": 16, "heartbeat": 12, "voltage_register": 0,
+    "volts_per_count": 0.1, "update_ms": 100,
+}  # fmt: skip
 """What is shown where there is no default."""
 
 WIRINGS: Mapping[str, str] = {
@@ -230,15 +372,7 @@ WIRINGS: Mapping[str, str] = {
 def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None = None) -> tuple[Key, ...]:
     """Every key there is, with the options of this battery and inverter; of all of them where the name is none."""
     return (
-        Key("battery", "name", str, None, "The battery's protocol.", choices=tuple(catalogue.batteries), yours=True),
-        Key("battery", "chemistry", str, None, "What its cells are.", choices=tuple(CHEMISTRIES), yours=True),
-        Key("battery", "cells", int, None, "Cells in series.", "", 4, 240, yours=True),
-        *_rows(
-            "battery",
-            PackSettings,
-            ("energy_full_wh", 500, 200_000, "Wh", "Nameplate energy, for packs whose BMS does not tell."),
-        ),
-        *_options("battery", catalogue.batteries, battery),
+        *_battery_keys(catalogue.batteries, battery),
         Key("inverter", "name", str, None, "The inverter's protocol.", choices=tuple(catalogue.inverters), yours=True),
         Key("inverter", "off_grid", bool, False, "The house hangs on it: a silent inverter is warned of, not opened."),
         *_options("inverter", catalogue.inverters, inverter),
@@ -247,7 +381,30 @@ def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None 
         *PRECHARGE,
         *CONTACTORS,
         *PLACES,
+        *MQTT,
+        *WEB,
+        *HISTORY,
     )
+
+
+def _battery_keys(batteries: Mapping[str, BatteryKind], name: str | None) -> tuple[Key, ...]:
+    """The section of the battery. An option named like a key of every battery is that key, stated if it has to be."""
+    common = (
+        Key("battery", "name", str, None, "The battery's protocol.", choices=tuple(batteries), yours=True),
+        Key("battery", "chemistry", str, None, "What its cells are.", choices=tuple(CHEMISTRIES), yours=True),
+        Key("battery", "cells", int, None, "Cells in series.", "", 4, 240, yours=True),
+        *_rows(
+            "battery",
+            PackSettings,
+            ("energy_full_wh", 500, 200_000, "Wh", "Nameplate energy, for packs whose BMS does not tell."),
+        ),
+    )
+    chosen = batteries.get(name or "")
+    options = {key.name: key for key in _options("battery", batteries, name)}
+    stated = [replace(key, yours=(key.name in options and options.pop(key.name).yours) or key.yours) for key in common]
+    if any(kind.lacks for kind in ([chosen] if chosen else batteries.values())):
+        stated.append(replace(PROTECTION, yours=chosen is not None))
+    return (*stated, *options.values())
 
 
 def _wiring_text() -> str:
@@ -260,7 +417,10 @@ def _options(section: str, kinds: Mapping[str, Kind], name: str | None) -> Itera
     chosen = kinds.values() if name is None or name not in kinds else [kinds[name]]
     for kind in chosen:
         for o in kind.options:
-            key = Key(section, o.name, type(o.default), o.default, o.text, o.unit, o.low, o.high, o.choices, o.pattern)
+            yours = o.yours and name in kinds
+            key = Key(
+                section, o.name, type(o.default), o.default, o.text, o.unit, o.low, o.high, o.choices, o.pattern, yours
+            )
             same = found.setdefault(o.name, key)
             if same != key:
                 found[o.name] = replace(key, low=None, high=None, choices=(), pattern="")

@@ -24,6 +24,7 @@ from controller.safety.rules import RULES, Masked
 from controller.safety.situation import Situation
 from controller.supervisor import DAY_MS, HOUR_MS, INVERTER_GO, Supervisor
 from controller.watch import Watch
+from statecharts.chart import Row
 from statecharts.supervisor import Contactor, State, energised
 
 NO_PACK, NO_REQUEST = BatterySnapshot(), InverterRequest()
@@ -65,7 +66,7 @@ NOTHING_KEPT = Kept()
 
 
 class CoreState(NamedTuple):
-    """Everything the next tick needs. pack, request, limits, withheld are the last tick's, for whoever shows them."""
+    """Everything the next tick needs. pack, request, limits, withheld, row, view are of the last tick, to be shown."""
 
     setup: Setup
     battery: BatteryState
@@ -82,6 +83,8 @@ class CoreState(NamedTuple):
     withheld: tuple[str, ...] = ()
     started_ms: int = 0
     kept: Kept = NOTHING_KEPT
+    row: Row | None = None
+    view: InverterView | None = None
 
 
 def start(
@@ -147,13 +150,15 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
         setup.inverter.max_w,
         _recovery_cap(cap, sup, pack),
         now_ms,
+        before_go=sup.state is State.STANDBY,
     )
     closed: frozenset[Contactor] = frozenset() if setup.shadow else energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
     question = b""
     if setup.battery.line is not None and not setup.shadow:
         battery, question = cast(LineBatteryState, battery).ask(now_ms)
-    inverter, answer = inverter.answer(_view(pack, limits, sup, faults, setup.settings), now_ms)
+    view = _view(pack, limits, sup, faults, setup.settings)
+    inverter, answer = inverter.answer(view, now_ms)
     kept = core.kept if setup.shadow else _kept(sup, faults)
     record = core.record if kept == core.kept else kept.as_record(_seq(core.record) + 1, now_ms)
     store = record is not core.record or (sup.stored_seq < _seq(record) and now_ms % RETRY_MS == 0)
@@ -166,7 +171,7 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     gated, outputs = gate.allow(core.gate, setup.gate, wanted, pack, situation.link_voltage_v, blocked, now_ms)
     after = CoreState(
         setup, battery, inverter, faults, sup, limits, seen, gated, cap, record, pack, request, withheld,
-        core.started_ms, kept,
+        core.started_ms, kept, row, view,
     )  # fmt: skip
     return after, outputs
 
@@ -200,6 +205,7 @@ def _situation(
         unclean=sup.found_closed, unclean_day=len(sup.unclean_ms), started_ms=core.started_ms,
         inverter_zero_ms=setup.inverter.zero_ms, inverter_silent_ms=setup.inverter.silent_ms,
         inverter_follow_ms=setup.inverter.follow_ms, inverter_asks=setup.inverter.asks, shadow=setup.shadow,
+        since_ms=sup.since_ms,
     )  # fmt: skip
 
 

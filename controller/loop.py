@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,12 +58,14 @@ class Loop:
     """Holds the core's state between ticks; owns no decision.
 
     commands: wishes to be handed to the next tick. error: what broke the last tick, None when it was healthy.
+    recorder: is shown what each tick goes by, before the core is.
     """
 
     state: CoreState
     ports: Ports
     commands: list[Command] = field(default_factory=list)
     error: Exception | None = None
+    recorder: Callable[[Inputs, int], None] | None = None
     _broken: list[Event] = field(default_factory=list)
     _last_ms: int | None = None
     _late_ms: tuple[int, ...] = ()
@@ -73,7 +76,10 @@ class Loop:
         now_ms = self.ports.clock.now_ms()
         self._time(now_ms)
         try:
-            self.state, outputs = core.step(self.state, self._inputs(), now_ms)
+            inputs = self._inputs()
+            if self.recorder is not None:
+                self.recorder(inputs, now_ms)
+            self.state, outputs = core.step(self.state, inputs, now_ms)
             self.error = None
         except Exception as error:  # noqa: BLE001 - safety concept, section 3: any exception opens, in the same tick
             self.error, outputs = error, Outputs()

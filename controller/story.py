@@ -12,6 +12,7 @@ from controller.core import CoreState, masked_rules
 from controller.model.battery import RESOLUTION
 from controller.model.events import Severity
 from controller.model.texts import TEXTS
+from controller.ports import CanFrame
 from controller.safety.envelope import Limits
 from controller.safety.rules import Masked
 from sim.replay import Result
@@ -118,12 +119,12 @@ def _published(console: Console, result: Result) -> None:
     """Limits and register image: when the inverter was told ACTIVE last, and at the end."""
     assert result.core is not None
     active = result.active
-    if active is not None and active.registers is not result.registers:
+    if active is not None and (active.registers, active.frames) != (result.registers, result.frames):
         _limits(console, f"when it was told ACTIVE last ({active.t_ms / 1000:.2f} s)", active.limits)
-        _image(console, result.core, active.registers)
+        _image(console, result.core, active.registers, active.frames)
         console.print()
     _limits(console, "at the end", result.core.limits)
-    _image(console, result.core, result.registers)
+    _image(console, result.core, result.registers, result.frames)
     console.print()
 
 
@@ -133,12 +134,16 @@ def _limits(console: Console, when: str, limits: Limits) -> None:
     console.print(f"  discharge {int(limits.discharge_w):>7,} W   bounded by {limits.discharge_by}", highlight=False)
 
 
-def _image(console: Console, core: CoreState, registers: Mapping[int, tuple[int, ...]]) -> None:
-    named = core.setup.inverter.explain(registers) if registers else {}
-    for block in (201, 301):
-        if values := named.get(block):
-            words = ", ".join(f"{name} {shown(value, name)}" for name, value in values.items())
-            console.print(f"  {block}: {escape(words)}", highlight=False)
+def _image(
+    console: Console, core: CoreState, registers: Mapping[int, tuple[int, ...]], frames: Sequence[CanFrame]
+) -> None:  # fmt: skip
+    inverter = core.setup.inverter
+    named = inverter.explain(registers) if registers else {}
+    told: list[tuple[str, Mapping[str, object]]] = [(str(n), named[n]) for n in (201, 301) if n in named]
+    told += [(f"{frame.id:03X}", values) for frame in frames for _, values in inverter.explain_frame(frame)]
+    for place, values in told:
+        words = ", ".join(f"{name} {shown(value, name)}" for name, value in values.items())
+        console.print(f"  {place}: {escape(words)}", highlight=False)
 
 
 def _masked(console: Console, result: Result) -> None:
@@ -178,7 +183,6 @@ def verdict_json(verdict: Verdict, wall_s: float) -> dict[str, object]:
 def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
     """The object `--json` prints: the contract other tools rely on (design note, Commands)."""
     assert result.core is not None
-    image = _blocks(result.registers)
     active = result.active
     return {
         "schema": 1,
@@ -197,15 +201,19 @@ def json_of(result: Result, about: Mapping[str, object]) -> dict[str, object]:
         "limits": _limits_json(result.core.limits),
         "last_active": None if active is None else {
             "t_s": active.t_ms / 1000, "limits": _limits_json(active.limits),
-            "inverter_image": _blocks(active.registers),
+            "inverter_image": _inverter_image(active.registers, active.frames),
         },
         "trace_sha256": result.trace_sha256,
-        "inverter_image": image or result.frames_to_inverter,
+        "inverter_image": _inverter_image(result.registers, result.frames),
     }  # fmt: skip
 
 
-def _blocks(registers: Mapping[int, tuple[int, ...]]) -> dict[str, list[int]]:
-    return {str(block): list(words) for block, words in registers.items() if block in (101, 201, 301, 401)}
+def _inverter_image(
+    registers: Mapping[int, tuple[int, ...]], frames: Sequence[CanFrame]
+) -> dict[str, list[int]] | list[str]:
+    """Register blocks by their first register; of an inverter on CAN its frames, "110#09200640…"."""
+    blocks = {str(block): list(words) for block, words in registers.items() if block in (101, 201, 301, 401)}
+    return blocks or [f"{frame.id:03X}#{frame.data.hex().upper()}" for frame in frames]
 
 
 def _limits_json(limits: Limits) -> dict[str, object]:

@@ -46,15 +46,17 @@ def opened(s: Situation) -> LinkWatch:
 def step(watch: LinkWatch, s: Situation, state: State, state_since_ms: int) -> LinkWatch:
     """One tick. In states that check nothing the watch is as it was, or forgotten."""
     if state is State.VERIFYING_OPEN:
-        return watch if watch.proven_open or watch.suspected else _after_open(watch, s, s.now_ms - state_since_ms)
+        return watch if watch.proven_open or watch.suspected else _after_open(watch, s, state_since_ms)
     if state is State.STANDBY and s.settings.wiring == "own":
-        return _before_close(watch, s)
+        return _before_close(watch, s, state_since_ms)
     if state is State.CLOSING_NEGATIVE:
         return _while_settling(watch, s)
     return UNWATCHED if watch is not UNWATCHED and not watch.suspected else watch
 
 
-def _after_open(watch: LinkWatch, s: Situation, elapsed_ms: int) -> LinkWatch:
+def _after_open(watch: LinkWatch, s: Situation, opened_ms: int) -> LinkWatch:
+    """A link voltage sampled before the opening says nothing of it."""
+    elapsed_ms = s.now_ms - opened_ms
     wiring, times = s.settings.wiring, s.settings.contactors
     if wiring == "none":
         return replace(watch, proven_open=True)
@@ -68,32 +70,37 @@ def _after_open(watch: LinkWatch, s: Situation, elapsed_ms: int) -> LinkWatch:
         return replace(watch, suspected=elapsed_ms >= times.pack_open_ms and state is not None)
     if len(aux) == len(OWN):
         return replace(watch, proven_open=True)
-    link_v, pack_v = s.link_voltage_v, s.pack.pack_voltage_v
+    link_v, pack_v, at_ms = s.link_voltage_v, s.pack.pack_voltage_v, s.link_at_ms
+    if at_ms is None or at_ms <= opened_ms:
+        return watch
     if link_v is not None and pack_v is not None and watch.base_v is not None:
         if link_v <= (1.0 - OPENED_FRACTION) * watch.base_v or _low(link_v, pack_v, s):
             return replace(watch, proven_open=True)
-        return replace(watch, suspected=elapsed_ms >= times.verify_ms - 1000 and _stuck(link_v, pack_v))
+        return replace(watch, suspected=at_ms - opened_ms >= times.verify_ms - 1000 and _stuck(link_v, pack_v))
     return watch
 
 
-def _before_close(watch: LinkWatch, s: Situation) -> LinkWatch:
-    """The link must be low; a higher one may fall in peace, and one that does not is a weld or is fed."""
-    link_v, pack_v = s.link_voltage_v, s.pack.pack_voltage_v
-    if link_v is None or pack_v is None:
+def _before_close(watch: LinkWatch, s: Situation, since_ms: int) -> LinkWatch:
+    """The link must be low; a higher one may fall in peace, and one that does not is a weld or is fed.
+
+    Judged by samples of this state only: of a slow source it takes longer.
+    """
+    link_v, pack_v, at_ms = s.link_voltage_v, s.pack.pack_voltage_v, s.link_at_ms
+    if link_v is None or pack_v is None or at_ms is None or at_ms <= since_ms:
         return UNWATCHED
     if _low(link_v, pack_v, s):
         return watch if watch.may_close and watch.base_v == link_v else LinkWatch(may_close=True, base_v=link_v)
     if watch.since_ms is None or watch.base_v is None:
         why = f"{link_v:.0f} V, waiting for it to fall"
-        return LinkWatch(why=why, base_v=link_v, base_ms=s.now_ms, since_ms=s.now_ms)
-    if s.now_ms - watch.base_ms < WINDOW_MS:
+        return LinkWatch(why=why, base_v=link_v, base_ms=at_ms, since_ms=s.now_ms)
+    if at_ms - watch.base_ms < WINDOW_MS:
         return watch
     falls = watch.base_v - link_v >= FALL_FRACTION * watch.base_v
     if falls and s.now_ms - watch.since_ms <= DECAY_MS:
-        return replace(watch, base_v=link_v, base_ms=s.now_ms, why=f"{link_v:.0f} V and falling")
+        return replace(watch, base_v=link_v, base_ms=at_ms, why=f"{link_v:.0f} V and falling")
     if _stuck(link_v, pack_v):
         return replace(watch, suspected=True, why=f"stuck at {link_v:.0f} V, pack voltage")
-    return replace(watch, base_v=link_v, base_ms=s.now_ms, why=f"held at {link_v:.0f} V: fed by the inverter")
+    return replace(watch, base_v=link_v, base_ms=at_ms, why=f"held at {link_v:.0f} V: fed by the inverter")
 
 
 def _while_settling(watch: LinkWatch, s: Situation) -> LinkWatch:

@@ -14,8 +14,8 @@ import platform
 import re
 import shutil
 import threading
-import time
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 TIME_ERROR = 5
 NICE = 10
+WAITING_MAX = 2
 MODE = 0o640
 LEVEL = 4
 
@@ -67,18 +68,18 @@ class Incidents:
                 torn.unlink()
             for path in bundles(folder)[-1:]:
                 self.newest, self._last = path.name, _number(path)
-        self._wanted: _Wanted | None = None
+        self._wanted: deque[_Wanted] = deque(maxlen=WAITING_MAX)
         self._closing = False
         self._news = threading.Condition()
         self._writer = threading.Thread(target=self._write_all, name="incidents", daemon=True)
         self._writer.start()
 
     def store(self, why: str, fill: Fill) -> str:
-        """Begin to write one; returns its name at once. One that still waits gives way: the new one reaches as far."""
+        """Begin to write one; returns its name at once. Of more than two that wait the oldest gives way."""
         now, self._last = datetime.now(UTC), self._last + 1
         name = f"{self._last:04}-{now:%Y%m%dT%H%M%SZ}-{self._boot_id[:8]}-{why}.zip"
         with self._news:
-            self._wanted = _Wanted(name, fill, now.isoformat(timespec="milliseconds"))
+            self._wanted.append(_Wanted(name, fill, now.isoformat(timespec="milliseconds")))
             self._news.notify()
         return name
 
@@ -96,9 +97,9 @@ class Incidents:
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._wanted or self._closing)
-                wanted, self._wanted = self._wanted, None
-            if wanted is None:
-                return
+                if not self._wanted:
+                    return
+                wanted = self._wanted.popleft()
             try:
                 self._write(wanted)
                 self.newest, self.trouble = wanted.name, ""
@@ -160,7 +161,7 @@ def _boot_id() -> str:
 
 
 def clock_synchronised() -> bool | None:
-    """Whether the wall clock follows a time server: adjtimex(2), else a mark of systemd-timesyncd; None: cannot tell."""
+    """Does the wall clock follow a time server? A mark of systemd-timesyncd, else adjtimex(2); None: cannot tell."""
     if SYNCHRONISED.exists():
         return True
     with suppress(OSError, AttributeError):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import time
 
 NS_PER_MS, NS_PER_US = 1_000_000, 1000
 PRIORITY = 20
+PR_SET_PDEATHSIG = 1
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 
 
@@ -34,6 +36,11 @@ class Pacer:
 
     def _following(self, now_ns: int) -> int:
         return (now_ns // self._period_ns + 1) * self._period_ns
+
+
+def ends_with_its_parent() -> None:
+    """For a child, before it becomes its own program: it is told to stop when its parent is gone, however it went."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def favour_this_thread() -> list[str]:

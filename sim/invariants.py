@@ -1,13 +1,14 @@
 """What must never happen (safety concept, section 5): one observer for each invariant, over a trace of ticks.
 
 They judge by their own means, from what went in and what came out, and trust no verdict of the supervisor. Each counts
-the moments in which it had something to judge: an invariant nobody exercised has shown nothing. I11 and I14 need more
-than one tick's record and are checked elsewhere.
+the moments in which it had something to judge: an invariant nobody exercised has shown nothing. I14, L1 and L3 are
+about whole lives and are judged in sim/lives.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import ClassVar, NamedTuple
 
 from controller.core import CoreState
@@ -22,6 +23,7 @@ from controller.safety.situation import missing_feeds
 from controller.supervisor import INVERTER_GO
 from statecharts.supervisor import CARRYING, ENERGISED, LADDER, Contactor, State
 
+OWN = (Contactor.NEGATIVE, Contactor.PRECHARGE, Contactor.POSITIVE)
 NEGATIVE, PRECHARGE, POSITIVE, PACK = Contactor.NEGATIVE, Contactor.PRECHARGE, Contactor.POSITIVE, Contactor.PACK
 HOUR_MS, DAY_MS, WINDOW_MS, TICK_MS = 3_600_000, 86_400_000, 600_000, 10
 SHORTEST_WAIT_MS = 800
@@ -33,7 +35,10 @@ class Moment(NamedTuple):
     """One tick: what went in, what came out, and what the core said of it. None is unknown.
 
     estop_ok, interlock_ok: None is "not wired" until they were known once. closed: what went out. stored: the record
-    that is on the disk after this tick. asks, profile_w, follow_ms: the inverter's profile.
+    that is on the disk after this tick. asks, profile_w, follow_ms: the inverter's profile. broken: the tick ended in
+    an exception, so the core decided nothing and everything must be off. since_ms: since when the state before this
+    tick was there. fed_once: the relays that were fed back once.
+    weld_shown: a weld check was contradicted, and nobody has unlocked since.
     """
 
     now_ms: int
@@ -66,6 +71,10 @@ class Moment(NamedTuple):
     refusal: str
     heartbeat: bool
     told: tuple[Notice, ...]
+    broken: bool = False
+    since_ms: int = 0
+    fed_once: frozenset[Contactor] = OFF
+    weld_shown: bool = False
 
     @property
     def live(self) -> bool:
@@ -201,6 +210,51 @@ def _supply_low(now: Moment, before: Moment) -> bool:
     return before.state in ENERGISED and lv_v is not None and lv_v < now.settings.pack.lv_min_closed_v
 
 
+def _link_contradicts(now: Moment, before: Moment) -> bool:
+    pack_v, at_ms = now.pack.pack_voltage_v, now.link_at_ms
+    if before.state is not State.RUNNING or now.settings.wiring != "own" or pack_v is None or now.link_v is None:
+        return False
+    return at_ms is not None and now.now_ms - at_ms <= 1000 and abs(pack_v - now.link_v) > max(10.0, 0.05 * pack_v)
+
+
+def _feedback_gone(now: Moment, before: Moment) -> bool:
+    return any(now.feedback.get(member) is None for member in now.fed_once)
+
+
+def _ignores(now: Moment, before: Moment) -> bool:
+    volts, net_a = now.pack.pack_voltage_v, now.net_a
+    if before.state is not State.RUNNING or volts is None or net_a is None:
+        return False
+    limit_w = before.limits.charge_w if net_a > 0 else before.limits.discharge_w
+    return abs(volts * net_a) > limit_w + max(1000.0, 0.1 * limit_w)
+
+
+def _inverter_contradicts(now: Moment, before: Moment) -> bool:
+    ours, its, at_ms = now.pack.pack_voltage_v, now.request.battery_voltage_v, now.request.link_at_ms
+    if at_ms is not None and at_ms <= now.since_ms:  # measured before they closed
+        return False
+    return before.state is State.RUNNING and ours is not None and its is not None and abs(ours - its) > 10.0
+
+
+def _all_off(now: Moment, before: Moment) -> bool:
+    return not (before.live or before.closed) and before.state is not State.STARTING and now.settings.wiring != "none"
+
+
+def _flows_while_open(now: Moment, before: Moment) -> bool:
+    says, a, offset_a = now.pack.contactor_state, now.pack.current_a, now.offset_a
+    if not _all_off(now, before) or a is None or offset_a is None or abs(a - offset_a) <= 5.0:
+        return False
+    return says is PackContactor.OPEN or not now.settings.wiring.startswith("pack")
+
+
+def _closed_unasked(now: Moment, before: Moment) -> bool:
+    return (
+        now.settings.wiring.startswith("pack")
+        and _all_off(now, before)
+        and now.pack.contactor_state is PackContactor.CLOSED
+    )
+
+
 E = Event
 CAUSES: tuple[Cause, ...] = (
     Cause(E.ESTOP_OPEN, 30, 250, lambda m, _: m.estop_ok is False),
@@ -226,6 +280,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(E.SOC_LOST, 0, 3000, _stale(Feed.SOC, 60_000, rounds=0)),
     Cause(E.BMS_OPEN_NOW, 100, 300, lambda m, _: m.pack.report.open_now is True),
     Cause(E.BMS_FAULT, 100, 2000, lambda m, _: True in (m.pack.report.fault, m.pack.report.open_asked)),
+    Cause(E.BMS_RELAY_CUT, 100, 2000, lambda m, _: m.pack.report.withholds is True),
     Cause(E.PACK_REFUSES, 300, 500, lambda m, _: m.pack.report.refuses is True),
     Cause(E.LV_SUPPLY_LOW_CLOSED, 5000, 8000, _supply_low),
     Cause(E.FEEDBACK_MISMATCH, 200, 350, _contradicted),
@@ -233,6 +288,13 @@ CAUSES: tuple[Cause, ...] = (
     Cause(E.WELD_REPORTED, 200, 2200, lambda m, _: m.pack.report.welded is True),
     Cause(E.INVERTER_REVOKED, 100, 1200, _revoked),
     Cause(E.INVERTER_SILENT, 0, 3000, _silent),
+    Cause(E.LINK_CONTRADICTS_PACK_LONG, 3000, 3100, _link_contradicts),
+    Cause(E.FEEDBACK_LOST, 1000, 3000, _feedback_gone),
+    Cause(E.INVERTER_IGNORES_LIMIT, 30_000, 31_000, _ignores),
+    Cause(E.INVERTER_CONTRADICTS_PACK_LONG, 30_000, 31_000, _inverter_contradicts),
+    Cause(E.WELD_CURRENT, 1000, 1100, _flows_while_open),
+    Cause(E.WELD_MEASURED, 20, 2200, lambda m, _: m.weld_shown),
+    Cause(E.PACK_CLOSED_UNASKED, 10_000, 10_100, _closed_unasked),
     Cause(E.TICK_OVERRUN, 0, 0, lambda m, _: E.TICK_OVERRUN in m.breakdowns),
     Cause(E.EXCEPTION, 0, 0, lambda m, _: E.EXCEPTION in m.breakdowns),
     Cause(E.RELAY_FAILED, 0, 0, lambda m, _: E.RELAY_FAILED in m.breakdowns),
@@ -356,6 +418,8 @@ class EveryStopCauseOpensInTime(Invariant):
         super().__init__()
         self.stopped_ms: int | None = None
         self.fuse_ms = -DAY_MS
+        self.worst_ms: dict[Event, int] = {}
+        """Of each cause that was bad long enough when everything went off: the longest it took."""
 
     def look(self, now: Moment, before: Moment, bad: Bad) -> str:
         wishes = [c.kind for c in now.commands if c.kind in (CommandKind.STOP, CommandKind.ENABLE)]
@@ -373,6 +437,11 @@ class EveryStopCauseOpensInTime(Invariant):
             if waited_ms > now.follow_ms + 1000 + (times.fuse_ms if self.fuse_ms >= self.stopped_ms else 0):
                 late.append("stop")
         self.premise(before.live and bool(bad or self.stopped_ms is not None))
+        if before.live and not now.live:
+            for cause in CAUSES:
+                took_ms = now.now_ms - bad.get(cause.id, now.now_ms)
+                if cause.id in bad and took_ms >= cause.hold_ms:
+                    self.worst_ms[cause.id] = max(took_ms, self.worst_ms.get(cause.id, 0))
         return f"still closed although {', '.join(late)}" if late and now.live else ""
 
     def _late(self, now: Moment, since_ms: int, cause: Cause) -> bool:
@@ -498,24 +567,33 @@ class LimitsAreTheMinimumOfAllSources(Invariant):
     def _judged(self, direction: str, limit_w: float, risen_w: float, now: Moment) -> str:
         """Never above any source; below the least only while it rises, by 2 % of hysteresis or by a halving."""
         half = 0.5 if now.faults.active_since_ms(E.SOC_JUMP) is not None else 1.0
-        most_w = min(half * min(sources_w(now, direction, 0.0)), risen_w)
-        least_w = min(half * min(sources_w(now, direction, 0.02)), risen_w)
+        highest_w, lowest_w = sources_w(now, direction)
+        most_w, least_w = min(half * highest_w, risen_w), min(half * lowest_w, risen_w)
         if limit_w > most_w + 1e-6:
             return f"{direction} {limit_w:.1f} W, above {most_w:.1f} W"
         return f"{direction} {limit_w:.1f} W, below {least_w:.1f} W" if limit_w < least_w - 1e-6 else ""
 
 
-def sources_w(now: Moment, direction: str, hysteresis: float) -> list[float]:
-    """Every bound of one direction, W, worked out again; what is unknown is 0."""
+NOTHING_W = (0.0, 0.0)
+
+
+def sources_w(now: Moment, direction: str) -> tuple[float, float]:
+    """The least of every bound of one direction, W, worked out again; what is unknown is 0.
+
+    Twice: as it is, and less 2 % of hysteresis where it derates.
+    """
     pack, own, charging = now.pack, now.settings.pack, direction == "charge"
-    volts, soc, cell = pack.pack_voltage_v, pack.soc_pct, own.chemistry
     offered = now.state is State.RUNNING or (now.state is State.STANDBY and now.withheld == (INVERTER_GO,))
-    coldest_c, hottest_c = pack.temp_min_c, pack.temp_max_c
+    volts, soc, coldest_c, hottest_c = pack.pack_voltage_v, pack.soc_pct, pack.temp_min_c, pack.temp_max_c
     cell_v, bms_w = (pack.cell_max_v, pack.max_charge_w) if charging else (pack.cell_min_v, pack.max_discharge_w)
+    bms_a = None if charging else pack.max_discharge_a
+    if now.state is State.STANDBY and pack.contactor_state is PackContactor.OPEN:  # its zeros say nothing of later
+        bms_w, bms_a = bms_w if bms_w is None else bms_w or inf, bms_a or None
     if not offered or volts is None or soc is None or coldest_c is None or hottest_c is None:
-        return [0.0]
-    if pack.current_a is None or cell_v is None or bms_w is None:
-        return [0.0]
+        return NOTHING_W
+    if pack.current_a is None or cell_v is None or bms_w is None or _forbidden(now, charging, soc):
+        return NOTHING_W
+    cell = own.chemistry
     begin_v, stop_v = cell.charge_taper_v, cell.charge_stop_v
     curves = own.charge_over_coldest, own.charge_over_hottest
     if not charging:
@@ -523,17 +601,28 @@ def sources_w(now: Moment, direction: str, hysteresis: float) -> list[float]:
         curves = own.discharge_over_coldest, own.discharge_over_hottest
     taper = min(1.0, max(0.0, (cell_v - stop_v) / (begin_v - stop_v)))
     fraction = min(taper, over(curves[0], coldest_c), over(curves[1], hottest_c))
-    fraction = fraction if fraction >= 1.0 else max(0.0, fraction - hysteresis)
     full_w = volts * (own.max_charge_a if charging else own.max_discharge_a)
-    bounds = [now.profile_w, now.settings.max_power_w, fraction * full_w, max(0.0, bms_w)]
+    bounds = [now.profile_w, now.settings.max_power_w, max(0.0, bms_w)]
     bound = now.cap.charge if charging else now.cap.discharge
     bounds += [] if bound is None else [bound.limit_w]
     bounds += [] if not now.recovering else [RECOVERY_A * volts if charging else 0.0]
-    bounds += [] if charging or pack.max_discharge_a is None else [pack.max_discharge_a * volts]
-    outside = soc >= own.soc_max_pct if charging else soc <= own.soc_min_pct
-    forbidden = [r for r in now.faults.acting(*Severity) if (r.charge if charging else r.discharge)]
-    forbidden = [r for r in forbidden if r.severity not in (Severity.INFO, Severity.WARNING, Severity.NO_CLOSING)]
-    return [*bounds, 0.0] if outside or forbidden else bounds
+    bounds += [] if bms_a is None else [bms_a * volts]
+    least_w = min(bounds)
+    lowered = fraction if fraction >= 1.0 else max(0.0, fraction - 0.02)
+    return min(least_w, fraction * full_w), min(least_w, lowered * full_w)
+
+
+def _forbidden(now: Moment, charging: bool, soc: float) -> bool:
+    """The SoC is outside its window, or a cause forbids this direction."""
+    own = now.settings.pack
+    if soc >= own.soc_max_pct if charging else soc <= own.soc_min_pct:
+        return True
+    return bool(now.faults.tracks) and any(
+        (rule.charge if charging else rule.discharge) for rule in now.faults.acting(*FORBIDDING)
+    )
+
+
+FORBIDDING = (Severity.LIMIT, Severity.GRACEFUL, Severity.OPEN, Severity.LOCK_OUT)
 
 
 class LatchedUntilAcknowledged(Invariant):
@@ -604,6 +693,54 @@ class ActiveOnlyInRunning(Invariant):
             return f"a live outer voltage in {now.state.value}"
         offered = running or (now.state is State.STANDBY and now.withheld == (INVERTER_GO,))
         return "" if offered or view.max_charge_w == view.max_discharge_w == 0.0 else f"limits in {now.state.value}"
+
+
+class ReportedIsCommandedIsFedBack(Invariant):
+    """I11 reported = commanded = fed back within the feedback delay: a relay that differs for longer is told of."""
+
+    id = "I11"
+    DELAY_MS = 350
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.since_ms: dict[Contactor, int] = {}
+
+    def look(self, now: Moment, before: Moment, bad: Bad) -> str:
+        wanted = TO_BE_CLOSED[now.state] & WIRED[now.settings.wiring]
+        if now.closed != wanted and not now.refusal:
+            return f"{_names(now.closed)} commanded in {now.state.value}"
+        if not self.premise(bool(now.feedback)):
+            return ""
+        for member, closed in now.feedback.items():
+            if closed is None or closed is (member in before.closed):
+                self.since_ms.pop(member, None)
+            else:
+                self.since_ms.setdefault(member, now.now_ms)
+        late = frozenset(m for m, since_ms in self.since_ms.items() if now.now_ms - since_ms > self.DELAY_MS)
+        told = (E.FEEDBACK_MISMATCH, E.WELD_MEASURED)
+        if not late or any(now.faults.active_since_ms(event) is not None for event in told):
+            return ""
+        return f"{_names(late)} fed back otherwise for {self.DELAY_MS} ms, and nothing said"
+
+
+TO_BE_CLOSED: Mapping[State, frozenset[Contactor]] = {
+    **dict.fromkeys(State, OFF),
+    State.WAKING_PACK: frozenset({PACK}),
+    State.CLOSING_NEGATIVE: frozenset({PACK, NEGATIVE}),
+    State.PRECHARGING: frozenset({PACK, NEGATIVE, PRECHARGE}),
+    State.CLOSING_POSITIVE: frozenset({PACK, NEGATIVE, PRECHARGE, POSITIVE}),
+    State.RUNNING: frozenset({PACK, NEGATIVE, POSITIVE}),
+    State.UNLOADING: frozenset({PACK, NEGATIVE, POSITIVE}),
+    State.OPENING_POSITIVE: frozenset({PACK, NEGATIVE}),
+}
+WIRED: Mapping[str, frozenset[Contactor]] = {
+    "own": frozenset(OWN), "pack": frozenset({PACK}), "pack+inverter": frozenset({PACK, POSITIVE}), "none": OFF,
+}  # fmt: skip
+"""Section 1 once more, written from its table."""
+
+
+def _names(members: frozenset[Contactor]) -> str:
+    return ", ".join(sorted(member.value for member in members)) or "nothing"
 
 
 class NoCauseMasksAnother(Invariant):
@@ -684,8 +821,66 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     PositiveOnlyBehindAPrecharge, PrechargeOnlyAsLongAsItMay, EveryStopCauseOpensInTime,
     NothingRisesOnAFaultOrTheUnknown, ClosingsAndRestsWithinBudget, NoOpeningUnderLoadWithoutNeed,
     OffAtConstructionAndException, LimitsAreTheMinimumOfAllSources, LatchedUntilAcknowledged, ActiveOnlyInRunning,
-    NoCauseMasksAnother, TheGateNeverRefuses, EveryStayIsBounded,
+    ReportedIsCommandedIsFedBack, NoCauseMasksAnother, TheGateNeverRefuses, EveryStayIsBounded,
 )  # fmt: skip
+
+
+STUCK_MS = 35_000
+
+
+class WeldWitness:
+    """The weld checks of section 2, looked at from outside. What it saw stays seen until a person unlocks.
+
+    After opening: an auxiliary contact still closed after 300 ms, a pack not OPEN after 10 s. On negative alone: the
+    link rises by 10 % of the pack. Before closing: the link stays within 5 % of the pack for two windows of 10 s, each
+    begun by a sample that may be 5 s old.
+    """
+
+    def __init__(self) -> None:
+        self.shown = False
+        self.entered_ms = 0
+        self.low_v: float | None = None
+        self.stuck: tuple[int, float] | None = None
+
+    def look(self, now: Moment, before: Moment) -> bool:
+        if now.state is not before.state:
+            self.entered_ms, self.stuck = now.now_ms, None
+        if now.asked(CommandKind.UNLOCK):
+            self.shown = False
+        checks = (self._after_opening(now), self._on_negative(now), self._before_closing(now))
+        self.shown = self.shown or (now.state is before.state and any(checks))
+        return self.shown
+
+    def _after_opening(self, now: Moment) -> bool:
+        if now.state is not State.VERIFYING_OPEN:
+            return False
+        stayed_ms, says = now.now_ms - self.entered_ms, now.pack.contactor_state
+        if any(now.feedback.get(member) for member in OWN):
+            return stayed_ms > 300 + TICK_MS
+        not_open = now.settings.wiring.startswith("pack") and says not in (None, PackContactor.OPEN)
+        return not_open and stayed_ms > now.settings.contactors.pack_open_ms + TICK_MS
+
+    def _on_negative(self, now: Moment) -> bool:
+        if now.state is not State.CLOSING_NEGATIVE:
+            self.low_v = now.link_v if now.state is State.STANDBY else None
+            return False
+        pack_v, link_v = now.pack.pack_voltage_v, now.link_v
+        if self.low_v is None or pack_v is None or link_v is None:
+            return False
+        return link_v - self.low_v >= 0.10 * pack_v
+
+    def _before_closing(self, now: Moment) -> bool:
+        pack_v, link_v = now.pack.pack_voltage_v, now.link_v
+        resting = now.state is State.STANDBY and now.settings.wiring == "own"
+        resting = resting and now.link_at_ms is not None and now.link_at_ms > self.entered_ms
+        if not resting or pack_v is None or link_v is None or abs(pack_v - link_v) > 0.05 * pack_v:
+            self.stuck = None
+            return False
+        since_ms, first_v = self.stuck or (now.now_ms, link_v)
+        if first_v - link_v >= 0.01 * first_v:
+            since_ms, first_v = now.now_ms, link_v
+        self.stuck = since_ms, first_v
+        return now.now_ms - since_ms > STUCK_MS
 
 
 class Invariants:
@@ -696,19 +891,44 @@ class Invariants:
         self._before: Moment | None = None
         self._bad: dict[Event, int] = {}
         self._wired: frozenset[str] = frozenset()
+        self._fed: frozenset[Contactor] = OFF
+        self._welds = WeldWitness()
+        self._since_ms = 0
 
     def look(self, now: Moment) -> tuple[str, ...]:
         """Take in one tick; what is broken in it, each with its number."""
         before = self._before
         if before is None or before.started_ms != now.started_ms:
-            before, self._bad, self._wired = _unborn(now), {}, frozenset()
+            before, self._bad, self._wired, self._fed = _unborn(now), {}, frozenset(), OFF
+            self._welds = WeldWitness()
         now = self._as_wired(now)
+        if now.broken:
+            self._before = now
+            return self._unjudged(now)
+        now = self._remembered(now, before)
         unlocked = now.asked(CommandKind.UNLOCK)
         since = {} if unlocked else self._bad
         self._bad = {c.id: since.get(c.id, now.now_ms) for c in CAUSES if c.bad(now, before)}
         self._before = now
         found = [(observer.id, observer.look(now, before, self._bad)) for observer in self.observers]
         return tuple(f"{name} at {now.now_ms} ms: {what}" for name, what in found if what)
+
+    def _unjudged(self, now: Moment) -> tuple[str, ...]:
+        """A tick that ended in an exception: the core has decided nothing, and only I7 can be asked."""
+        wrong = now.closed or now.heartbeat
+        return (f"I7 at {now.now_ms} ms: something is on in a tick that broke",) if wrong else ()
+
+    def _remembered(self, now: Moment, before: Moment) -> Moment:
+        """With what only several ticks can tell."""
+        now = now._replace(since_ms=self._since_ms)
+        if now.state is not before.state:
+            self._since_ms = now.now_ms
+        known = {member for member, closed in now.feedback.items() if closed is not None}
+        if not known <= self._fed:
+            self._fed |= known
+        if self._fed or now.settings.wiring != "none":
+            now = now._replace(fed_once=self._fed, weld_shown=self._welds.look(now, before))
+        return now
 
     def _as_wired(self, now: Moment) -> Moment:
         """An input that was known once is wired; unknown, it counts as open from then on."""
@@ -724,6 +944,11 @@ class Invariants:
     def met(self) -> Mapping[str, int]:
         """In how many moments each one's premise was true."""
         return {observer.id: observer.met for observer in self.observers}
+
+    @property
+    def worst_ms(self) -> Mapping[Event, int]:
+        """The longest it took from the first bad tick until everything was off, for each cause that opened."""
+        return next(o.worst_ms for o in self.observers if isinstance(o, EveryStopCauseOpensInTime))
 
 
 def _unborn(now: Moment) -> Moment:

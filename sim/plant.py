@@ -20,7 +20,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from controller.ports import RelayError
 from statecharts.supervisor import Contactor
@@ -153,6 +153,11 @@ class Cells:
         self.socs[index] = soc - self.charge_c / self.capacities_c[index]
         self._measure()
 
+    def charge_to(self, soc: float) -> None:
+        """Every cell is at this SoC now."""
+        self.socs = [soc - self.charge_c / capacity_c for capacity_c in self.capacities_c]
+        self._measure()
+
     def heat_to(self, temp_c: float) -> None:
         """All cells have this temperature now."""
         self._base_c, self._rise_k = temp_c, 0.0
@@ -195,6 +200,17 @@ class Cells:
             soc = self._soc(i)
             self._lowest_c = max(self._lowest_c, self.charge_c + (low - soc) * capacity_c)
             self._highest_c = min(self._highest_c, self.charge_c + (high - soc) * capacity_c)
+
+
+class Source(Protocol):
+    """What the plant must know of the cells; `Cells`, or a pack that works them out itself."""
+
+    @property
+    def emf_v(self) -> float: ...
+    @property
+    def ohm(self) -> float: ...
+    def extremes_v(self, current_a: float = 0.0) -> tuple[float, float]: ...
+    def carry(self, charge_c: float, square_a2s: float, elapsed_s: float) -> None: ...
 
 
 def _down_to_zero(knots: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
@@ -334,7 +350,7 @@ class Plant:
     precharge_j, precharge_peak_w: what the resistor took; peak_a: the largest pack current, either way.
     """
 
-    cells: Cells = field(default_factory=Cells)
+    cells: Source = field(default_factory=Cells)
     relay: Relay = field(default_factory=Relay)
     link_f: float = 0.001
     precharge_ohm: float = 100.0

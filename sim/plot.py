@@ -210,12 +210,14 @@ def _word(value: float | str | bool | None) -> str | None:
 
 _CHARTS = (
     ("Voltage", ("pack_voltage_v", "link_voltage_v")),
+    ("Precharge resistor", ("resistor_w",)),
     ("Current", ("current_a",)),
     ("State of charge", ("soc_pct",)),
     ("Cell voltages", ("cell_min_v", "cell_max_v")),
     ("Cell spread", ("cell_spread_mv",)),
     ("Temperatures", ("temp_min_c", "temp_max_c")),
     ("Power limits", ("charge_limit_w", "discharge_limit_w", "max_charge_w", "max_discharge_w")),
+    ("Power of the inverter", ("inverter_w",)),
     ("Current limits", ("charge_limit_a", "discharge_limit_a", "max_charge_a", "max_discharge_a")),
 )
 _LABELS = {
@@ -239,12 +241,14 @@ _LABELS = {
     "max_discharge_a": "discharging, by the BMS",
     "contactor_state": "contactors, by the pack",
     "hvil_ok": "interlock loop closed",
+    "resistor_w": "power in it",
+    "inverter_w": "into the link",
 }
 _DECIMALS = {"V": 2, "A": 1, "%": 1, "°C": 1}
 _KINDS = {
     "ok": ("RUNNING",),
     "idle": ("STARTING", "STANDBY"),
-    "busy": ("WAKING_PACK", "CLOSING_NEGATIVE", "PRECHARGING", "CLOSING_POSITIVE"),
+    "busy": ("WAKING_PACK", "CLOSING_NEGATIVE", "PRECHARGING", "CLOSING_POSITIVE", "closed"),
     "going": ("UNLOADING", "OPENING_POSITIVE", "VERIFYING_OPEN", "COOLING_DOWN"),
     "bad": ("FAULT", "LOCKED_OUT"),
 }

@@ -96,11 +96,15 @@ class Active:
     t_ms: int
     limits: Limits
     registers: Mapping[int, tuple[int, ...]]
+    frames: tuple[CanFrame, ...] = ()
 
 
 @dataclass
 class Result:
-    """What a run showed. missing: required signals unknown at the end, by name. active: None when it never was told."""
+    """What a run showed. missing: required signals unknown at the end, by name. active: None when it never was told.
+
+    registers, frames: what the inverter would be told at the end, by register block or over CAN.
+    """
 
     states: list[StateChange] = field(default_factory=list)
     events: list[tuple[int, Notice]] = field(default_factory=list)
@@ -108,7 +112,7 @@ class Result:
     registers: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     active: Active | None = None
     cells_v: tuple[float | None, ...] = ()
-    frames_to_inverter: list[str] = field(default_factory=list)
+    frames: tuple[CanFrame, ...] = ()
     missing: tuple[str, ...] = ()
     ticks: int = 0
     trace_sha256: str = ""
@@ -151,7 +155,7 @@ class Replay:
         tally = Tally()
         cells: tuple[float | None, ...] = ()
         last_cells: dict[int, float] = {}
-        active: tuple[int, Limits, Mapping[int, tuple[int, ...]]] | None = None
+        active: tuple[int, core.CoreState, Mapping[int, tuple[int, ...]]] | None = None
         for now_ms in self._ticks():
             outputs = self.loop.tick()
             if self.loop.error is not None:
@@ -166,13 +170,15 @@ class Replay:
                 cells = state.pack.cells_v
                 last_cells.update((n, volts) for n, volts in enumerate(cells) if volts is not None)
             if supervisor.state is State.RUNNING and not state.faults.held:
-                active = (now_ms, state.limits, outputs.registers)
+                active = (now_ms, state, outputs.registers)
             for watch in watchers:
                 watch(now_ms, state, outputs)
             result.ticks += 1
         result.signals = tally.finished()
         result.cells_v = tuple(last_cells.get(n) for n in range(self.loop.state.setup.settings.pack.cells))
-        result.active = Active(*active) if active else None
+        if active:
+            at_ms, told, registers = active
+            result.active = Active(at_ms, told.limits, registers, _frames_to_inverter(told))
         return self._finished(result)
 
     def _ticks(self) -> Iterator[int]:
@@ -202,7 +208,13 @@ class Replay:
         state = self.loop.state
         result.events = self.events.seen
         result.registers = self.registers.blocks
+        result.frames = _frames_to_inverter(state)
         result.missing = tuple(feed.value for feed in missing_feeds(state.pack, state.setup.settings, self.clock.ms))
         result.trace_sha256 = self.trace.sha256
         result.core = state
         return result
+
+
+def _frames_to_inverter(state: core.CoreState) -> tuple[CanFrame, ...]:
+    """All that would tell an inverter on CAN what it is told by this tick; in shadow nothing is sent."""
+    return () if state.view is None else state.inverter.image(state.view)

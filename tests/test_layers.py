@@ -7,7 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("statecharts", "controller", "drivers", "sim")
-OUTWARD = {"controller.cli", "controller.__main__", "controller.story", "controller.reference"}
+OUTWARD = {
+    "controller.cli", "controller.__main__", "controller.story", "controller.reference",
+    "controller.run", "controller.wiring", "controller.live", "controller.link", "controller.cli_live", "controller.cli_gateway",
+    "controller.live_view", "controller.cli_doctor", "controller.cli_sim", "controller.cli_incident",
+}  # fmt: skip
 CORE_MODEL = "controller.model"
 
 # a module, or every module below a package → what of ours it may import (prefixes)
@@ -47,16 +51,50 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "controller.core": (
         "controller.model", "controller.ports", "controller.batteries.base", "controller.inverters.base",
-        "controller.safety", "controller.supervisor", "controller.watch", "controller.weld", "statecharts.supervisor",
+        "controller.safety", "controller.supervisor", "controller.watch", "controller.weld",
+        "statecharts.chart", "statecharts.supervisor",
     ),
     "controller.loop": (
         "controller.core", "controller.ports", "controller.model.events", "statecharts.supervisor",
     ),
+    "controller.trace": (
+        "controller.core", "controller.model", "controller.ports", "statecharts.supervisor",
+    ),
+    "controller.blackbox": (
+        "controller.core", "controller.model", "controller.ports", "controller.codec", "controller.batteries",
+        "controller.inverters", "controller.safety", "controller.supervisor", "controller.precharge",
+        "controller.schedule", "controller.watch", "controller.weld", "controller.trace", "statecharts",
+    ),
+    "controller.incident": ("controller.blackbox", "controller.safety.monitor"),
+    "controller.messages": ("controller.ports",),
+    "controller.client": ("controller.messages",),
+    "controller.status": (
+        "controller.core", "controller.model", "controller.safety.monitor", "controller.supervisor",
+        "statecharts.supervisor",
+    ),
+    "controller.doctor": ("controller.batteries.base", "controller.config", "controller.inverters.base"),
     "controller.config_keys": ("controller.model",),
-    "controller.config_check": ("controller.model", "controller.config_keys"),
-    "controller.config": ("controller.model", "controller.config_keys", "controller.config_check"),
-    "drivers": ("controller.ports", "controller.model.events", "controller.model.events", "statecharts.supervisor"),
+    "controller.config_places": ("controller.config_keys",),
+    "controller.config_check": ("controller.model", "controller.config_keys", "controller.config_places"),
+    "controller.config": (
+        "controller.model", "controller.config_keys", "controller.config_check", "controller.config_places",
+    ),
+    "controller.gateway": (
+        "controller.gateway", "controller.model", "controller.ports", "controller.messages", "controller.client",
+        "controller.config", "drivers.systemd", "statecharts.supervisor",
+    ),
+    "drivers": ("controller.ports", "controller.model.events", "statecharts.supervisor"),
+    "drivers.can_bus": ("controller.ports", "controller.model.events", "drivers.reopening"),
+    "drivers.serial_lines": ("controller.ports", "drivers.reopening"),
+    "drivers.modbus_master": ("controller.ports", "controller.codec.rtu"),
+    "drivers.modbus_relays": ("controller.ports", "drivers.modbus_master", "statecharts.supervisor"),
+    "drivers.modbus_link": ("controller.ports", "drivers.modbus_master"),
+    "drivers.modbus_server": ("controller.ports", "controller.codec"),
+    "sim.gen24": (),
     "sim.tesla_pack": ("controller.ports",),
+    "sim.leaf_pack": ("controller.ports",),
+    "sim.byd_can_inverter": ("controller.ports",),
+    "sim.small_packs": ("controller.ports",),
     "sim.plant": ("controller.ports", "statecharts.supervisor"),
     "sim.michael": ("controller.ports", "sim.tesla_pack"),
     "sim.plot": ("controller.model",),
@@ -64,21 +102,35 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "controller.core", "controller.model", "controller.ports", "controller.safety", "controller.supervisor",
         "statecharts.supervisor",
     ),
+    "sim.garage": ("controller", "drivers.memory", "drivers.modbus_server", "sim", "statecharts"),
+    "sim.plain_pack": (
+        "controller.batteries.base", "controller.model", "controller.ports", "statecharts.supervisor",
+    ),
     "sim": ("controller", "drivers.memory", "sim", "statecharts"),
 }  # fmt: skip
 
 ONLY_IN = {
     "transitions": {"statecharts.runner"},
+    "distributed": {"sim.lives"},
     "cantools": {"controller.codec.dbc"},
-    "can": {"sim.recording", "sim.vcan"},
-    "typer": {"controller.cli"},
+    "can": {"sim.recording", "sim.vcan", "drivers.can_bus"},
+    "serial": {"drivers.serial_lines"},
+    "gpiozero": {"drivers.gpio"},
+    "aiomqtt": {"controller.gateway.mqtt"},
+    "typer": {
+        "controller.cli", "controller.cli_gateway", "controller.cli_live", "controller.cli_incident", "controller.cli_doctor", "controller.cli_sim",
+        "controller.gateway.commands",
+    },
+    "pymodbus": {"controller.gateway.modbus_tcp", "drivers.modbus_server"},
     "tomlkit": {"controller.config", "controller.config_keys", "controller.config_check"},
     "pydantic": {"controller.config", "controller.config_keys", "controller.config_check"},
 }
 IMPURE = {"time", "random", "datetime", "os", "socket", "threading", "logging", "uuid", "secrets", "asyncio"}
 PURE = ("statecharts.", "controller.model", "controller.codec", "controller.batteries", "controller.inverters",
         "controller.safety", "controller.core", "controller.supervisor", "controller.precharge", "controller.weld",
-        "controller.watch", "controller.schedule", "controller.ports", "controller.loop")  # fmt: skip
+        "controller.watch", "controller.schedule", "controller.ports", "controller.loop",
+        "controller.messages", "controller.status", "controller.trace", "controller.blackbox",
+        "controller.incident")  # fmt: skip
 IMPURE_ALLOWED = {"statecharts.render"}  # runs dot
 
 
@@ -129,6 +181,11 @@ def test_imports_point_inwards(module: str):
 def test_nobody_imports_what_looks_outwards(module: str):
     looks_outwards = {n for n in imports(MODULES[module]) if n in OUTWARD}
     assert module in OUTWARD or not looks_outwards
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in OUTWARD and not m.startswith("controller.gateway")])
+def test_the_core_never_imports_the_gateway(module: str):
+    assert not {name for name in imports(MODULES[module]) if name.startswith("controller.gateway")}
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

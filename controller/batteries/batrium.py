@@ -196,6 +196,16 @@ class Batrium(BatteryProtocol):
         return TABLES.explain(frame.id, frame.data)
 
 
+UNCERTAIN = (
+    "The base address (`base_id`), and whether its ids have 11 or 29 bits: both are taken.",
+    "How often each frame comes: a value counts for 5 s.",
+    "What the bits of 0x07 mean (`flags`): taken as in the UDP message of the same name. Compare with the display.",
+    "The sign of the current is stated for UDP only: positive is charging.",
+    "Whether the state of health is signed, and how far the charge leaves 0 to 100 %.",
+    "Single cells are in no CAN frame that any source names.",
+)
+RECORDINGS: Mapping[str, str] = {}
+
 PROTOCOL = Batrium(
     name="batrium",
     title="Batrium WatchMon (CAN, Native 2.0)",

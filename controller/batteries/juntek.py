@@ -78,8 +78,10 @@ def vat_cut(stream: bytes) -> Cut:
     return tuple(readings), corrupt, b""
 
 
-KG_ANSWER = re.compile(rb":r50=(\d+),(\d+),((?:\d+,){10,})\r?")
+KG_ANSWER = re.compile(rb":r50=(\d{1,3}),(\d{1,3}),((?:\d{1,10},){10,})\r?")
 KG_LINE_MAX = 256
+KG_MAX_V, KG_MAX_A, KG_MAX_C = 1_000, 1_000, 200
+"""Beyond these it is no measurement, whatever its sum says: 0 is none, and one torn line in 255 has a right one."""
 
 
 def kg_cut(stream: bytes) -> Cut:
@@ -99,6 +101,9 @@ def kg_cut(stream: bytes) -> Cut:
             corrupt += 1
             continue
         volts, amps, left, _, _, _, warmth, _, output, towards = numbers[:10]
+        if volts > 100 * KG_MAX_V or amps > 100 * KG_MAX_A or warmth > 100 + KG_MAX_C:
+            corrupt += 1
+            continue
         current_a = {0: -amps / 100, 1: amps / 100}.get(towards)
         readings.append(Reading(int(answer[1]), volts / 100, current_a, None, left / 1000, warmth - 100.0, output))
     return tuple(readings), corrupt, rest[-KG_LINE_MAX:]
@@ -341,6 +346,15 @@ class Juntek(BatteryProtocol):
     def explain(self, frame: CanFrame) -> tuple[tuple[str, Values], ...]:
         return ()
 
+
+UNCERTAIN = (
+    "VAT4300: no second source confirms that it speaks on RS485, nor its settings; those of the VAT1300 are taken.",
+    "VAT: the sign of its current (taken as positive while discharging, `invert_current`), and whether its Ah are those"
+    " used; where its sum stands, and what bytes 26 and 27 are.",
+    "KG, KL, KH: a direction of 1 is taken to be charging, as users found; the manual says forward and reverse.",
+    "An output of 99 or 255 is off by the manuals, and was seen while current flows: it forbids nothing.",
+)
+RECORDINGS = {"juntek-kgf-serial.txt": "mysystem32/juntek_kg, Potoonite/juntek-rs485"}
 
 PROTOCOL = Juntek(
     name="juntek",

@@ -549,6 +549,17 @@ class Leaf(BatteryProtocol):
         return () if frame.extended else TABLES.explain(frame.id, frame.data)
 
 
+UNCERTAIN = (
+    "What a gid is worth, 77 or 80 Wh (`wh_per_gid`), and with it the energies by 4 %.",
+    "Whether a pack cares for the relay bits in 0x1D4, or misses the car's 0x50A, which is not sent.",
+    "What a pack does that hears no car at all: nobody recorded one.",
+    "The sign of the current rests on recorded cars; watch a first charge at low current.",
+    "Temperatures below 0 °C in the answer to group 0x04 are taken as signed, and those of a ZE1 in 0x5C0 not at all.",
+    "The byte order of the sleep bits in 0x55B, which are left out.",
+    "What an LBC does with the questions of two: while somebody else asks, we are quiet for 100 s.",
+)
+RECORDINGS = {"leaf-*.log": "dalathegreat/EV-CANlogs"}
+
 PROTOCOL = Leaf(
     name="leaf",
     title="Nissan Leaf / e-NV200",

@@ -870,6 +870,25 @@ class TeslaModel3(BatteryProtocol):
         )
 
 
+UNCERTAIN = (
+    "No recording shows a pack close because it was asked: there are cars already closed, and a pack that stayed open.",
+    "Whether firmware newer than about 2022 still closes on the two constant 0x221 frames (`closing`: minimal).",
+    "Why the last byte of 0x3A1 is no checksum as in other frames, and whether the pack looks at it: sent as recorded.",
+    "What 0x082 and 0x55A say; they are sent as cars send them.",
+    "From which firmware on 0x212, 0x312 and 0x352 have their newer layouts: it is told by what is seen.",
+    "0x2D2: the factor of its voltages, 0.01 or 0.02 (whichever is believable counts), and of the discharge current.",
+    "0x7AA: its positions come from sources of 2020; nobody checked newer firmware.",
+)
+RECORDINGS = {
+    "tesla-m3-parked-*.log": "SlipknotTN/Tesla_CanBus_Reader",
+    "tesla-m3-dc-charging-*.log": "SlipknotTN/Tesla_CanBus_Reader",
+    "tesla-m3-drive.log": "SlipknotTN/Tesla_CanBus_Reader",
+    "tesla-m3-accelerate.log": "SlipknotTN/Tesla_CanBus_Reader",
+    "tesla-m3-lfp-vehicle-bus-*.log": "securityinmobility/vehiclelogs",
+    "tesla-m3-bench-battery-only.log": "dalathegreat/EV-CANlogs, by way of korhojoa/Battery-Emulator",
+    "tesla-hvc-alone-power-up.log": "damienmaguire/Tesla-Model-3-Charger",
+}
+
 PROTOCOL = TeslaModel3(
     name="tesla_model3",
     title="Tesla Model 3 / Y (2021+ S / X)",

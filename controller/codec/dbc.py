@@ -26,6 +26,10 @@ Check = Callable[[bytes, bytes | None], bool]
 """Is this frame to be believed? Gets its bytes, and those of the last accepted frame of the same page."""
 
 
+NOISE = 1e-6
+"""A value this part of a count below the next count is that count, as in `registers`."""
+
+
 class TableError(Exception):
     """A .dbc file cannot be believed. Everything that is wrong with it, one line each."""
 
@@ -45,6 +49,13 @@ class Row(NamedTuple):
     offset: float
     needs: int
     sna: tuple[int, ...]
+
+    def count(self, value: float) -> int:
+        """The raw bits for `value`, cut towards zero as one cuts decimals; clamped, never wrapped. NaN: ValueError."""
+        low, high = (-self.sign, self.sign - 1) if self.sign else (0, self.mask)
+        exact = min(max(value if self.factor is None else (value - self.offset) / self.factor, low), high)
+        nearest = round(exact)
+        return (nearest if abs(exact - nearest) <= NOISE else int(exact)) & self.mask
 
 
 class Rows(NamedTuple):
@@ -161,6 +172,19 @@ class Tables:
         """The page by name. Raises KeyError: a name that is not in the files is a mistake in the program."""
         return self.layouts[message].pages[index]
 
+    def encode(self, message: str, values: Mapping[str, float], index: int | None = None) -> bytes:
+        """The frame that says these values; bits no signal claims are 0. KeyError: one is missing, or not there."""
+        layout = self.layouts[message]
+        page, wanted = layout.pages[index], dict(values)
+        if layout.selector is not None and index is not None:
+            wanted[layout.selector[0].name] = index
+        little = sum(row.count(wanted.pop(row.name)) << row.shift for row in page.little.all)
+        big = sum(row.count(wanted.pop(row.name)) << row.shift for row in page.big.all)
+        if wanted:
+            raise KeyError(f"{message} has no {', '.join(sorted(wanted))}")
+        whole = little | int.from_bytes(big.to_bytes(8, "big"), "little")
+        return whole.to_bytes(8, "little")[: layout.exact or 8]
+
     def cycles(self) -> dict[int, int]:
         """Id → cycle in ms, of every id."""
         return {can_id: min(layout.cycle_ms for layout in layouts) for can_id, layouts in self.by_id.items()}
@@ -171,7 +195,8 @@ class Tables:
         for layout in self.by_id.get(can_id, ()):
             page = layout.page_of(data)
             if page is not None and (layout.check is None or layout.check(data, None)):
-                fits.append((layout.name, page.decode(data)))
+                values = page.decode(data)
+                fits.append((layout.name, {name: values[name] for name in page.nothing}))
         return tuple(fits)
 
 

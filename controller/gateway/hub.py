@@ -1,7 +1,7 @@
 """What the residents of the gateway share: the newest status, what happened, and the way to give a command.
 
-Nothing here grows: of the status only the newest is kept, of what happened the last EVENTS_KEPT, and so many commands
-may be under way. A resident that is slow misses states in between, never an event that is still kept.
+Nothing here grows: of the status only the newest is kept, of what happened the last EVENTS_KEPT, and COMMANDS_MAX
+commands may be under way. A resident that is slow misses states in between, never an event that is still kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from controller.gateway import wall
 from controller.gateway.wall import Stamp
 
 EVENTS_KEPT: Final = 2000
-COMMANDS_MAX: Final = 16
+COMMANDS_MAX: Final = 4
 NOT_HEARD: Final = "the control process has not been heard yet"
 
 Status = Mapping[str, Any]

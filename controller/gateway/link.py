@@ -1,4 +1,4 @@
-"""The gateway's end of the control socket: watches the status, hands commands on, connects again for as long as it takes.
+"""The gateway's end of the control socket: watches the status, hands commands on, connects again and again.
 
 One connection watches; each command has one of its own, since control answers a connection one message at a time.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,15 +41,14 @@ class ControlLink:
         tries = 0
         try:
             while True:
-                began = self._hub.version
                 try:
                     await self._watch()
                 except LinkError as error:
+                    tries = 0 if self._hub.newest is not None else min(tries + 1, len(AGAIN_S) - 1)
                     self._hub.lose(str(error))
-                tries = 0 if self._hub.version - began > 1 else tries + 1
-                await self._pause(AGAIN_S[min(tries, len(AGAIN_S) - 1)])
+                await self._pause(AGAIN_S[tries])
         finally:
-            self._hub.lose("the gateway stops")
+            self._hub.lose("the link to the control process has ended")
 
     async def command(self, message: Mapping[str, Any]) -> Answer:
         """Never raises: everything that goes wrong is an answer."""
@@ -83,7 +82,8 @@ class ControlLink:
     async def _connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """Raises LinkError, also for every OSError inside."""
         try:
-            reader, writer = await asyncio.open_unix_connection(self._path, limit=STATUS_MAX)
+            async with asyncio.timeout(self._silent_s):
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=STATUS_MAX)
             try:
                 yield reader, writer
             finally:
@@ -92,14 +92,17 @@ class ControlLink:
             raise LinkError(f"no controller answers at {self._path}") from None
         except PermissionError:
             raise LinkError(f"{self._path} may not be used by this user: join the group packwarden") from None
+        except TimeoutError:
+            raise LinkError(f"{self._path}: the controller does not answer") from None
         except OSError as error:
             raise LinkError(f"{self._path}: {error.strerror or error}") from None
 
     async def _asked(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Mapping[str, Any], within_s: float
     ) -> Mapping[str, Any]:
-        writer.write(line_of(message))
-        await writer.drain()
+        with suppress(ConnectionError):  # what it said before it hung up is read below
+            writer.write(line_of(message))
+            await writer.drain()
         return await self._told(reader, within_s)
 
     async def _told(self, reader: asyncio.StreamReader, within_s: float) -> Mapping[str, Any]:

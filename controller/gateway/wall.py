@@ -1,4 +1,4 @@
-"""The wall clock, which the control process does not know: UTC, and whether it was synchronised when it was looked at."""
+"""The wall clock, which the control process does not know: UTC, and whether it was synchronised just then."""
 
 from __future__ import annotations
 

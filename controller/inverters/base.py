@@ -32,6 +32,9 @@ class InverterState(Protocol):
     def answer(self, view: InverterView, now_ms: int) -> tuple[Self, Answer]:
         """What it is told now."""
 
+    def image(self, view: InverterView) -> tuple[CanFrame, ...]:
+        """Every frame that tells `view`, whatever is due: for whoever shows it. Empty where it reads registers."""
+
 
 @dataclass(frozen=True)
 class InverterProtocol:
@@ -39,8 +42,8 @@ class InverterProtocol:
 
     asks: it gives its go before we may close. zero_ms, silent_ms: silence after which limits are 0, and after which we
     open. follow_ms: the time it needs to follow a new limit. max_w: what it can be offered at most.
-    offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it.
-    options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
+    offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it, rx: those
+    it sends. options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
     precharge_max_ms: the hard bound of a precharge into it. line: how its serial line is set, where we are Modbus RTU
     unit `unit` on it. bitrate: of its CAN bus; exactly one of line and bitrate is there.
     """
@@ -60,6 +63,14 @@ class InverterProtocol:
     line: SerialLine | None = None
     unit: int = 0
     bitrate: int | None = None
+    rx: frozenset[int] = frozenset()
+
+    def chosen(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+        """Every option with its value; a key that is missing has its default. Raises KeyError for a foreign key."""
+        foreign = sorted(options.keys() - {option.name for option in self.options})
+        if foreign:
+            raise KeyError(f"{self.name} has no option {', '.join(foreign)}")
+        return {option.name: options.get(option.name, option.default) for option in self.options}
 
     def start(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> InverterState:
         """The state before the first request. A key that is missing has its default, a foreign one is a KeyError."""
@@ -72,3 +83,7 @@ class InverterProtocol:
     def explain(self, registers: Mapping[int, tuple[int, ...]]) -> Mapping[int, Mapping[str, float | str]]:
         """The register blocks in words: first register → name → value. Empty for an inverter without registers."""
         return {}
+
+    def explain_frame(self, frame: CanFrame) -> tuple[tuple[str, Mapping[str, float | str | None]], ...]:
+        """One frame of either side in words: message name and values. Empty: a foreign id, or a frame to be refused."""
+        return ()

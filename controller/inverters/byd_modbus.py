@@ -279,6 +279,9 @@ class BydModbusState:
             status = InverterStatus.INACTIVE
         return self, Answer(registers=Image(self, view, status))
 
+    def image(self, view: InverterView) -> tuple[CanFrame, ...]:
+        return ()
+
     def _hears(self, now_ms: int) -> bool:
         return self.heard_at_ms is not None and now_ms - self.heard_at_ms <= SILENT_MS
 
@@ -302,11 +305,7 @@ class BydModbus(InverterProtocol):
     """The row of the registry."""
 
     def start(self, options: Mapping[str, OptionValue] = NO_OPTIONS) -> BydModbusState:
-        chosen: dict[str, OptionValue] = {option.name: option.default for option in self.options}
-        foreign = options.keys() - chosen.keys()
-        if foreign:
-            raise KeyError(f"{self.name} has no option {', '.join(sorted(foreign))}")
-        chosen |= options
+        chosen = self.chosen(options)
         return BydModbusState(
             cap_wh=float(chosen["capacity_cap_wh"]),
             primo=bool(chosen["primo"]),
@@ -320,6 +319,16 @@ class BydModbus(InverterProtocol):
     def explain(self, registers: Mapping[int, tuple[int, ...]]) -> dict[int, Mapping[str, float | str]]:
         return {first: BLOCKS[first].decode(words) for first, words in registers.items() if BLOCKS[first].registers}
 
+
+UNCERTAIN = (
+    "How long a running Gen24 tolerates a silent battery, and how soon it searches again.",
+    "Whether it ever writes 401 = 0 or 1 in operation, and what it does when the battery does not follow.",
+    "The largest energy in 203 and 305 that each firmware takes (`capacity_cap_wh`).",
+    "Codes 129 and 130 in 303, which no real battery was seen to send; whether the Gen24 reads 303 at all.",
+    "The sign of 310 and 312: negative while charging by one recorded battery.",
+    "What 167, 209, 211, 403, 410 and 411 mean.",
+)
+RECORDINGS = {"byd-gen24-*.rtu": "dalathegreat/byd_battery"}
 
 PROTOCOL = BydModbus(
     name="byd_modbus",

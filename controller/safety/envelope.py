@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
+from math import inf, isfinite
 from operator import itemgetter
 from typing import NamedTuple
 
-from controller.model.battery import BatterySnapshot, Feed
+from controller.model.battery import BatterySnapshot, Feed, PackContactor
 from controller.model.events import Event
 from controller.model.settings import Curve, Settings
 from controller.safety.monitor import Faults
@@ -140,17 +140,23 @@ def _with_hysteresis(derating: Source, before: float) -> Source:
 
 def limits(
     before: Limits, pack: BatterySnapshot, settings: Settings, faults: Faults, offered: str, profile_w: float,
-    cap: Cap, now_ms: int,
+    cap: Cap, now_ms: int, *, before_go: bool = False,
 ) -> Limits:  # fmt: skip
-    """This tick's limits. `offered` is empty when the state lets the inverter have them, else why not."""
+    """This tick's limits. `offered` is empty when the state lets the inverter have them, else why not.
+
+    before_go: nothing is closed, and an inverter that takes up no offer of 0 sees what RUNNING would offer. A real
+    open Tesla pack allows 0 W (logs/tesla-m3-bench-battery-only.log), which says nothing of then and bounds nothing.
+    """
+    if before_go and pack.contactor_state is PackContactor.OPEN:
+        pack = _as_if_closed(pack)
     deratings = _deratings(before, pack, settings)
     charge, discharge = deratings.charge, deratings.discharge
     common = [("inverter profile", profile_w), ("max_power_w", settings.max_power_w)]
     if offered:
         common.append((offered, 0.0))
     own = settings.pack
-    up = common + _own_sources(pack, own.max_charge_a, charge, pack.max_charge_w)
-    down = common + _own_sources(pack, own.max_discharge_a, discharge, pack.max_discharge_w)
+    up = common + _own_sources(pack, settings, own.max_charge_a, charge, pack.max_charge_w)
+    down = common + _own_sources(pack, settings, own.max_discharge_a, discharge, pack.max_discharge_w)
     if pack.max_discharge_a is not None and pack.pack_voltage_v is not None:
         down.append(("BMS current", pack.max_discharge_a * pack.pack_voltage_v))
     if pack.soc_pct is None:
@@ -170,6 +176,16 @@ def limits(
     return Limits(charge_w, discharge_w, charge_by, discharge_by, deratings, now_ms)
 
 
+def _as_if_closed(pack: BatterySnapshot) -> BatterySnapshot:
+    """Without the zeros an open pack's BMS says."""
+    boundless = {
+        name: inf
+        for name in ("max_charge_w", "max_discharge_w", "max_charge_a", "max_discharge_a")
+        if getattr(pack, name) == 0.0
+    }
+    return pack._replace(**boundless) if boundless else pack
+
+
 def _deratings(before: Limits, pack: BatterySnapshot, settings: Settings) -> Deratings:
     """Of this tick. What cells and temperatures have not changed is not worked out again."""
     judged: tuple[float | None, ...] = (pack.cell_min_v, pack.cell_max_v, pack.temp_min_c, pack.temp_max_c)
@@ -186,13 +202,19 @@ def _deratings(before: Limits, pack: BatterySnapshot, settings: Settings) -> Der
     )
 
 
-def _own_sources(pack: BatterySnapshot, max_a: float, derating: Source, bms_w: float | None) -> list[tuple[str, float]]:
-    """What the pack itself bounds in one direction: the configured current, whole and derated, and its BMS."""
-    bms = ("BMS", 0.0) if bms_w is None else ("BMS", bms_w)
+def _own_sources(
+    pack: BatterySnapshot, settings: Settings, max_a: float, derating: Source, bms_w: float | None
+) -> list[tuple[str, float]]:
+    """What the pack itself bounds in one direction: the configured current, whole and derated, and its BMS.
+
+    A battery that lacks cells has no BMS that could allow anything; it still may forbid, by its report.
+    """
+    has_bms = bms_w is not None or Feed.CELLS not in settings.lacks
+    bms = [("BMS", 0.0 if bms_w is None else bms_w)] if has_bms else []
     if pack.pack_voltage_v is None or pack.current_a is None:
-        return [("unknown pack voltage or current", 0.0), bms]
+        return [("unknown pack voltage or current", 0.0), *bms]
     full_w = max_a * pack.pack_voltage_v
-    return [("configured current", full_w), (derating.name, derating.fraction * full_w), bms]
+    return [("configured current", full_w), (derating.name, derating.fraction * full_w), *bms]
 
 
 def _published(sources: list[tuple[str, float]], before_w: float, rise_w: float, half: bool) -> tuple[float, str]:

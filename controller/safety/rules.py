@@ -235,8 +235,11 @@ def link_contradicts_pack(s: Situation) -> bool | None:
 
 
 def inverter_contradicts_pack(s: Situation) -> bool | None:
+    """What it measured before the contactors closed says nothing."""
     if s.state is not State.RUNNING:
         return False
+    if s.request.link_at_ms is not None and s.request.link_at_ms <= s.since_ms:
+        return None
     if s.pack.pack_voltage_v is None or s.request.battery_voltage_v is None:
         return None
     return abs(s.pack.pack_voltage_v - s.request.battery_voltage_v) > 10.0
@@ -397,6 +400,9 @@ RULES: tuple[Rule, ...] = (
     Rule(E.BMS_FAULT, V.GRACEFUL, "the BMS reports a fault or asks to open",
          lambda s: _or(s.pack.report.fault, s.pack.report.open_asked),
          "The pack knows its cells best.", hold_ms=100, wait_ms=1700, budget_ms=2000, detail=alerts),
+    Rule(E.BMS_RELAY_CUT, V.GRACEFUL, "the BMS withholds or takes back its permission",
+         lambda s: s.pack.report.withholds, "A Leaf asks for it briefly and takes it back by itself.", hold_ms=100,
+         wait_ms=1700, budget_ms=2000, quiet_ms=QUIET_MS, detail=amps),
     Rule(E.BMS_WARNING, V.WARNING, "the BMS warns", lambda s: s.pack.report.warns,
          "The pack knows its cells best.", hold_ms=100, quiet_ms=QUIET_MS, detail=alerts),
     Rule(E.BMS_NO_CHARGE, V.LIMIT, "the BMS forbids charging", lambda s: s.pack.report.no_charge,

@@ -17,12 +17,12 @@ LIVE = frozenset(ENERGISED)
 class Situation(NamedTuple):
     """What is known at now_ms.
 
-    state, closed: as the last tick left them. link_voltage_v: the most trusted fresh source, taken at
-    link_at_ms. offset_a: the pack's current reading with everything open, None until measured. charge_limit_w and
-    discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the SoC moved further
-    than the charge explains. feedback_lost: a relay that was fed back is not any more.
-    weld_measured: the weld check was contradicted. recovering: a recovery charge masks
-    undervoltage. shadow: the pack answers to somebody else.
+    state, closed: as the last tick left them; the state began at since_ms. link_voltage_v: the most trusted fresh
+    source, taken at link_at_ms. offset_a: the pack's current reading with everything open, None until measured.
+    charge_limit_w and discharge_limit_w: as published in the last tick. corrupt: new refused frames. soc_jumped: the
+    SoC moved further than the charge explains. feedback_lost: a relay that was fed back is not any more.
+    weld_measured: the weld check was contradicted. recovering: a recovery charge masks undervoltage. shadow: the pack
+    answers to somebody else.
     """
 
     now_ms: int
@@ -56,6 +56,7 @@ class Situation(NamedTuple):
     inverter_asks: bool
     recovering: bool
     shadow: bool
+    since_ms: int = 0
 
     @property
     def live(self) -> bool:

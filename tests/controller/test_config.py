@@ -21,7 +21,9 @@ from controller import config
 from controller.batteries.registry import BATTERIES
 from controller.config import Catalogue, ConfigError, Key, Problem
 from controller.config_keys import keys
+from controller.config_places import idle
 from controller.inverters.registry import INVERTERS
+from controller.model.battery import Feed
 from controller.model.settings import (
     CHEMISTRIES,
     Chemistry,
@@ -39,6 +41,8 @@ class Pack:
     wirings: tuple[str, ...]
     chemistries: tuple[str, ...]
     options: tuple[Option, ...] = ()
+    lacks: frozenset[Feed] = frozenset()
+    line: object = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Black:
     options: tuple[Option, ...] = ()
     precharges: bool = False
     precharge_max_ms: int = 8000
+    line: object = None
+    bitrate: int | None = None
 
 
 CATALOGUE = Catalogue(
@@ -82,6 +88,22 @@ kind = "pack"
 max_charge_a = 30
 max_discharge_a = 35.5  # the fuse is 40 A
 max_power_w = 8000
+"""
+
+
+RELAYS = """
+[relays]
+kind = "gpio"
+negative = 17
+precharge = 27
+positive = 22
+positive_feedback = 5
+"""
+LEAF = RIGHT.replace("tesla_model3", "leaf").replace("nca", "lmo").replace('"pack"', '"own"') + RELAYS
+INVERTER_RELAY = """
+[relays]
+kind = "gpio"
+positive = 22
 """
 
 
@@ -125,8 +147,7 @@ def test_options_reach_the_inverter_and_the_battery() -> None:
     assert parsed(with_row("primo = true", "inverter")).inverter_options == {
         "capacity_cap_wh": 32_000, "serial": "packwarden", "primo": True, "wait_for_go": True,
     }  # fmt: skip
-    leaf = RIGHT.replace("tesla_model3", "leaf").replace("nca", "lmo").replace('"pack"', '"own"')
-    leaf = with_row("resistance_ohm = 100.0", "precharge", with_row('generation = "ze1"', "battery", leaf))
+    leaf = with_row("resistance_ohm = 100.0", "precharge", with_row('generation = "ze1"', "battery", LEAF))
     assert parsed(leaf).battery_options == {"generation": "ze1"}
     INVERTERS["byd_modbus"].start(parsed(RIGHT).inverter_options)
 
@@ -301,7 +322,7 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_probably_meant(row: str
 
 def test_an_unknown_name_is_refused_with_what_there_is() -> None:
     problem = only(RIGHT.replace("byd_modbus", "byd_modbu"))
-    assert problem.message == '"byd_modbu" is none of byd_modbus, black'
+    assert problem.message == f'"byd_modbu" is none of {", ".join(CATALOGUE.inverters)}'
     assert problem.fix == "did you mean byd_modbus?"
 
 
@@ -317,8 +338,8 @@ def test_what_does_not_go_together_is_refused() -> None:
     )
     assert only(RIGHT.replace("nca", "lto")).message == "Tesla Model 3/Y has no cells of `lto`"
     black = RIGHT.replace("byd_modbus", "black").replace('"pack"', '"pack+inverter"')
-    assert only(black).message == "Black Box does not precharge itself behind a relay"
-    assert problems(black.replace("black", "byd_modbus")) == []
+    assert only(black + INVERTER_RELAY).message == "Black Box does not precharge itself behind a relay"
+    assert problems(black.replace("black", "byd_modbus") + INVERTER_RELAY) == []
 
 
 def test_an_unverified_precharge_needs_resistor_and_capacitors() -> None:
@@ -329,9 +350,8 @@ def test_an_unverified_precharge_needs_resistor_and_capacitors() -> None:
 
 
 def test_relays_of_our_own_need_a_precharge_resistor() -> None:
-    leaf = RIGHT.replace("tesla_model3", "leaf").replace("nca", "lmo").replace('"pack"', '"own"')
-    assert only(leaf).key == "precharge.resistance_ohm"
-    assert problems(with_row("resistance_ohm = 50", "precharge", leaf)) == []
+    assert only(LEAF).key == "precharge.resistance_ohm"
+    assert problems(with_row("resistance_ohm = 50", "precharge", LEAF)) == []
 
 
 def test_a_precharge_may_only_take_as_long_as_the_inverter_allows() -> None:
@@ -541,8 +561,11 @@ def test_a_new_config_passes_its_own_check_and_explains_every_key(
 ) -> None:
     text = config.template(CATALOGUE, battery, "byd_modbus", wiring, chemistry)
     assert problems(text) == []
+    silent = idle(CATALOGUE.batteries[battery], CATALOGUE.inverters["byd_modbus"], wiring)
     for key in keys(CATALOGUE, battery, "byd_modbus"):
         rows = [row for row in text.split("\n") if row.lstrip("#").startswith(f"{key.name} = ")]
+        if key.section in silent or key.path in silent:
+            continue
         assert rows, key.path
     assert text.startswith("#:schema controller.schema.json\n")
     assert all(len(row) <= 120 for row in text.split("\n"))
@@ -553,7 +576,8 @@ def test_a_new_config_with_every_hash_taken_away_means_the_same(
     battery: str, wiring: str, chemistry: str | None
 ) -> None:
     text = config.template(CATALOGUE, battery, "byd_modbus", wiring, chemistry)
-    spare = ("#energy_full_wh", "#resistance_ohm", "#capacitance_f")
+    unstated = (key for key in keys(CATALOGUE) if key.default is None)
+    spare = tuple(f"#{key.name} = " for key in unstated)
     bare = "\n".join(
         row[1:] if row.startswith("#") and row[1] not in " :\n" and not row.startswith(spare) else row
         for row in text.split("\n")
@@ -570,6 +594,8 @@ def test_a_new_config_passes_for_all_that_is_in_the_registries(battery: str, wir
         pytest.skip("this inverter does not precharge itself")
     for chemistry in BATTERIES[battery].chemistries or ("nca",):
         text = config.template(catalogue, battery, inverter, wiring, chemistry)
+        text = text.replace('cells_protected_by = "…"', 'cells_protected_by = "a BMS"')
+        text = text.replace("capacity_ah = 0.0", "capacity_ah = 100.0")
         got = config.parse(text, "new", catalogue).settings
         BATTERIES[battery].start(got.battery_options)
         INVERTERS[inverter].start(got.inverter_options)
@@ -579,8 +605,16 @@ def test_a_new_config_marks_what_a_person_has_to_set() -> None:
     text = config.template(CATALOGUE, "leaf", "byd_modbus", "own")
     marked = [text[at:].split("\n\n")[0].rstrip().rsplit("\n", 1)[1] for at in find_all(text, "# YOURS TO SET. ")]
     assert [row.partition(" ")[0] for row in marked] == [
-        "cells", "max_charge_a", "max_discharge_a", "max_power_w", "resistance_ohm",
+        "cells", "max_charge_a", "max_discharge_a", "max_power_w", "resistance_ohm", "negative", "precharge", "positive",
+        "negative_feedback", "precharge_feedback", "positive_feedback",
     ]  # fmt: skip
+
+
+def test_a_chemistry_nobody_named_is_marked_as_a_guess_where_there_are_several() -> None:
+    guess = "# YOURS TO SET. What its cells are."
+    assert guess in config.template(CATALOGUE, "tesla_model3", "byd_modbus", "pack")
+    assert guess not in config.template(CATALOGUE, "tesla_model3", "byd_modbus", "pack", "lfp")
+    assert guess not in config.template(CATALOGUE, "leaf", "byd_modbus", "own")
 
 
 def find_all(text: str, part: str) -> list[int]:
@@ -617,6 +651,85 @@ def test_a_new_file_in_a_missing_folder_is_one_clear_error(tmp_path: Path) -> No
 def test_the_defaults_without_a_config_are_those_of_the_chemistry() -> None:
     got = config.defaults_for("tesla_model3", "lfp", 106, "pack", "byd_modbus", CATALOGUE)
     assert got.pack == PackSettings(CHEMISTRIES["lfp"], 106, 20.0, 20.0)
+
+
+# --- a battery that lacks signals ---
+
+
+SHUNT = Pack(
+    "Some shunt",
+    ("none",),
+    ("nca", "lfp"),
+    (
+        Option("capacity_ah", 0.0, "Its capacity.", "Ah", 1, 1000, yours=True),
+        Option("cells", 0, "Cells."),
+        Option("energy_full_wh", 0.0, "Energy.", yours=True),
+    ),
+    frozenset({Feed.CELLS, Feed.TEMPERATURES}),
+)
+WITH_SHUNT = Catalogue({**CATALOGUE.batteries, "shunt": SHUNT}, CATALOGUE.inverters)
+STATED = 'cells_protected_by = "a BMS with a relay"\ncapacity_ah = 90\nenergy_full_wh = 30000'
+MEASURED = with_row(STATED, "battery", RIGHT.replace("tesla_model3", "shunt").replace('"pack"', '"none"'))
+
+
+def wrong(text: str) -> list[tuple[str, str]]:
+    return [(problem.key, problem.message) for problem in config.check(text, "x", WITH_SHUNT)]
+
+
+def test_a_battery_that_lacks_cells_says_so_to_the_core_and_shows_what_protects_them() -> None:
+    got = config.parse(MEASURED, "x", WITH_SHUNT)
+    assert got.settings.lacks == SHUNT.lacks
+    assert config.show(got)["battery.cells_protected_by"][:2] == ("a BMS with a relay", "file")
+    assert parsed(RIGHT).lacks == frozenset()
+    assert config.defaults_for("shunt", "lfp", 16, "none", "byd_modbus", WITH_SHUNT).lacks == SHUNT.lacks
+
+
+def test_a_battery_that_lacks_cells_is_refused_while_nobody_says_what_protects_them() -> None:
+    text = "\n".join(row for row in MEASURED.split("\n") if not row.startswith("cells_protected_by"))
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "x.toml", WITH_SHUNT)
+    assert str(caught.value) == (
+        'x.toml:3: battery.cells_protected_by: is missing; it has to be stated; add cells_protected_by = "…" under '
+        "[battery]: What protects each cell and watches its temperature, as this battery reports neither; say, a BMS "
+        "with a relay."
+    )
+
+
+@pytest.mark.parametrize("text", ["", "  ", "…", "?"])
+def test_what_protects_the_cells_is_said_in_words(text: str) -> None:
+    (key, message), *more = wrong(MEASURED.replace("a BMS with a relay", text))
+    assert (key, more) == ("battery.cells_protected_by", [])
+    assert message.endswith(" does not fit")
+
+
+def test_a_battery_that_reports_its_cells_has_no_such_key() -> None:
+    assert only(with_row('cells_protected_by = "me"', "battery")).message == "there is no such key"
+
+
+def test_an_option_named_like_a_shared_key_gets_its_value_and_can_make_it_mandatory() -> None:
+    options = config.parse(MEASURED, "x", WITH_SHUNT).settings.battery_options
+    assert options == {"capacity_ah": 90.0, "cells": 96, "energy_full_wh": 30000.0}
+    assert wrong(MEASURED.replace("energy_full_wh = 30000", "")) == [
+        ("battery.energy_full_wh", "is missing; it has to be stated")
+    ]
+    assert "energy_full_wh" not in config.defaults_for(
+        "shunt", "lfp", 16, "none", "byd_modbus", WITH_SHUNT
+    ).battery_options  # fmt: skip
+
+
+def test_a_new_config_leaves_to_its_owner_what_nobody_can_guess() -> None:
+    text = config.template(WITH_SHUNT, "shunt", "byd_modbus", "none")
+    assert wrong(text) == [
+        ("battery.cells_protected_by", '"…" does not fit'),
+        ("battery.capacity_ah", "0.0 is outside the hard bound 1…1000 Ah"),
+    ]
+    for name in ("cells_protected_by", "capacity_ah", "energy_full_wh"):
+        block = next(part for part in text.split("\n\n") if f"\n{name} = " in part)
+        assert block.startswith("# YOURS TO SET. ")
+    stated = text.replace('"…"', '"a BMS"').replace("capacity_ah = 0.0", "capacity_ah = 100")
+    assert wrong(stated) == []
+    with pytest.raises(ConfigError, match="Some shunt cannot be wired as `own`"):
+        config.template(WITH_SHUNT, "shunt", "byd_modbus", "own")
 
 
 # --- changing one value ---

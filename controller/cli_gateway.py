@@ -1,0 +1,54 @@
+"""The `controller gateway` commands. Mounted by `cli`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from controller import config as configs
+from controller.batteries.registry import BATTERIES
+from controller.client import socket_path
+from controller.config import Catalogue, ConfigError
+from controller.gateway import requests
+from controller.inverters.registry import INVERTERS
+
+app = typer.Typer(invoke_without_command=True, help="What people see: MQTT, Home Assistant, the inverter's power.")
+
+CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
+NO_EXTRA = "the gateway's libraries are missing: pip install 'packwarden[gateway]'"
+
+
+@app.callback()
+def gateway(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)] = None,
+    socket: Annotated[Path | None, typer.Option("--socket", help="Control's socket.")] = None,
+    own_socket: Annotated[Path, typer.Option("--gateway-socket", help="Where it can be asked.")] = requests.SOCKET,
+) -> None:
+    """Run the gateway beside the control process, until Ctrl-C or SIGTERM. Nothing it does is felt by the control."""
+    if context.invoked_subcommand is not None:
+        return
+    path = configs.search(config, os.environ, Path.cwd())
+    if path is None:
+        fail("no config found: --config, $CONTROLLER_CONFIG, ./controller.toml or /etc/packwarden/controller.toml")
+    try:
+        from controller.gateway import serve  # needs the extra
+    except ModuleNotFoundError:
+        fail(NO_EXTRA)
+    try:
+        known = configs.read(path, Catalogue(BATTERIES, INVERTERS))
+    except ConfigError as error:
+        fail(str(error))
+    options = serve.Options(path, socket_path(socket), own_socket)
+    if state := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        options = options._replace(restore=Path(state) / options.restore.name)
+    raise typer.Exit(serve.run(options, known, os.environ, BATTERIES[known.settings.battery].title))
+
+
+def fail(message: str) -> NoReturn:
+    """Wrong use: one line on stderr, exit 2."""
+    typer.echo(f"controller: {message}", err=True)
+    raise typer.Exit(2)

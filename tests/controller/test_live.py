@@ -1,0 +1,243 @@
+"""The live loop: how it ends, what it tells, what overload takes. In simulated time."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller import core
+from controller.live import AT_ONCE, OVERRUN, RESTLESS, STOPPED, STORE_MS, Lateness
+from controller.model.events import Event
+from controller.ports import Inputs, Record
+from statecharts.supervisor import Contactor, State
+from tests.controller.live_rig import Rig
+
+NOTHING: frozenset[Contactor] = frozenset()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.link.close()
+
+
+def ended(rig: Rig, within: int = 6_000) -> Rig:
+    for _ in range(within):
+        if rig.ended is not None:
+            return rig
+        rig.turns()
+    raise AssertionError(f"still {rig.state}")
+
+
+# --- how it ends ---
+
+
+def test_a_stop_unloads_opens_and_waits_for_the_verdict_and_its_record(rig: Rig):
+    rig.running()
+    rig.live.signals(15, None)
+    ended(rig)
+    assert rig.ended == STOPPED
+    assert rig.state is State.STANDBY
+    assert [line for line in rig.told() if line.startswith("state-changed")][-3:] == [
+        "state-changed: RUNNING → UNLOADING: service-stop",
+        "state-changed: UNLOADING → VERIFYING_OPEN: unloaded",
+        "state-changed: VERIFYING_OPEN → STANDBY: open-checked",
+    ]
+    assert rig.records.record is not None
+    assert not rig.records.record.closed
+    assert "STOPPING=1" in rig.systemd.heard
+
+
+def test_a_stop_at_rest_ends_at_once(rig: Rig):
+    rig.until(State.STANDBY).live.signals(15, None)
+    rig.turns(3)
+    assert rig.ended == STOPPED
+
+
+def test_a_second_stop_opens_at_once(rig: Rig):
+    rig.running()
+    rig.bus.pack.step = lambda now_ms, load_a=0.0: []  # type: ignore[method-assign,misc]  # it never says OPEN
+    rig.live.signals(15, None)
+    rig.turns(2)
+    rig.live.signals(2, None)
+    rig.turns(1)
+    assert rig.ended == AT_ONCE
+
+
+def test_a_disk_that_fails_does_not_hold_up_a_stop(rig: Rig):
+    rig.running()
+    rig.records.full = True
+    rig.live.signals(15, None)
+    ended(rig)
+    assert rig.ended == STOPPED
+    assert rig.records.record is not None
+    assert rig.records.record.closed  # the next start checks for a weld
+    verdict_ms = next(at for at, notice in reversed(rig.events.seen) if notice.id is Event.STATE_CHANGED)
+    assert rig.clock.ms - verdict_ms >= STORE_MS
+
+
+def test_an_opening_that_cannot_be_verified_ends_as_failed(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    rig.running()
+    monkeypatch.setattr(core, "step", broken)
+    rig.live.signals(15, None)
+    ended(rig)
+    assert rig.ended == RESTLESS
+    assert rig.relays.history[-1] == NOTHING
+
+
+def test_a_tick_far_too_late_opens_and_ends_as_failed(rig: Rig):
+    rig.running()
+    rig.pace.late_ms = 250
+    rig.turns()
+    assert rig.relays.history[-1] == NOTHING
+    ended(rig)
+    assert rig.ended == OVERRUN
+    assert rig.records.record is not None
+    assert rig.records.record.latched == ("tick-overrun",)
+
+
+def test_the_next_start_holds_it_and_does_not_end_again(tmp_path: Path):
+    rig = Rig(tmp_path, record=Record(seq=3, latched=("tick-overrun",))).turns(500)
+    assert rig.state is State.FAULT
+    assert rig.ended is None
+    rig.link.close()
+
+
+def test_a_late_tick_is_told_and_not_caught_up(rig: Rig):
+    rig.running()
+    before = len(rig.decided)
+    rig.pace.late_ms = 60
+    rig.turns(10)
+    assert len(rig.decided) == before + 10
+    assert any(line.startswith("tick-late") for line in rig.told())
+    assert rig.state is State.RUNNING
+
+
+def broken(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+def test_an_exception_opens_in_its_tick_and_the_program_goes_on_in_fault(rig: Rig):
+    rig.running()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "step", broken)
+        rig.turns()
+    assert rig.relays.history[-1] == NOTHING
+    rig.until(State.FAULT)
+    assert rig.ended is None
+    assert rig.live.status(rig.clock.ms)["faults"][0]["id"] == "exception"
+
+
+def test_the_watchdog_is_not_fed_by_a_tick_that_failed(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    rig.turns(300)
+    assert rig.systemd.heard.count("WATCHDOG=1") == 6
+    monkeypatch.setattr(core, "step", broken)
+    rig.turns(300)
+    assert rig.systemd.heard.count("WATCHDOG=1") == 6
+
+
+def test_it_is_ready_after_its_first_healthy_tick(rig: Rig):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "step", broken)
+        rig.turns(5)
+        assert "READY=1" not in rig.systemd.heard
+    rig.turns(5)
+    assert rig.systemd.heard.count("READY=1") == 1
+
+
+def test_whatever_ends_the_loop_the_outputs_are_off_and_it_is_told(rig: Rig):
+    rig.running()
+    rig.relays.history.append(frozenset({Contactor.POSITIVE}))
+
+    def gone() -> int:
+        raise MemoryError
+
+    rig.pace.wait = gone  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        rig.live.run()
+    assert rig.relays.history[-1] == NOTHING
+    assert rig.told()[-1] == "ended: it failed"
+
+
+def test_listening_only_ends_at_once_whatever_the_pack_does(tmp_path: Path):
+    rig = Rig(tmp_path, shadow=True).turns(500)
+    assert rig.ask(do="enable")["why"] == "this pack answers to somebody else"
+    rig.live.signals(15, None)
+    rig.turns(3)
+    assert rig.ended == STOPPED
+    assert all(not outputs.closed and not outputs.battery_frames for outputs in rig.decided)
+    rig.link.close()
+
+
+# --- what it tells ---
+
+
+def test_every_tick_s_inputs_are_shown_to_a_recorder(rig: Rig):
+    seen: list[tuple[Inputs, int]] = []
+    rig.live.loop.recorder = lambda inputs, now_ms: seen.append((inputs, now_ms))
+    rig.turns(100)
+    assert [now_ms for _, now_ms in seen] == list(range(10, 1_010, 10))
+    assert any(inputs.battery_frames for inputs, _ in seen)
+
+
+def test_a_record_that_cannot_be_stored_is_told_once_and_when_it_can_again(rig: Rig):
+    rig.trouble = "the record cannot be stored: No space left on device"
+    rig.turns(300)
+    rig.trouble = ""
+    rig.turns(300)
+    told = [line for line in rig.told() if line.startswith("record-not-stored")]
+    assert told == [
+        "record-not-stored: the record cannot be stored: No space left on device", "record-not-stored: cleared",
+    ]  # fmt: skip
+
+
+def test_the_status_is_json_and_says_nothing_that_is_not_known(rig: Rig):
+    status = json.loads(json.dumps(rig.turns(1).live.status(rig.clock.ms), allow_nan=False))
+    assert status["state"] == "STARTING"
+    assert set(status["signals"].values()) == {None}
+    assert status["limits"]["charge_w"] == 0
+    assert status["faults"] == []
+
+
+def test_the_status_of_a_running_pack(rig: Rig):
+    rig.running()
+    status = rig.live.status(rig.clock.ms)
+    assert (status["state"], status["cause"], status["closed"]) == ("RUNNING", "pack-closed", ["pack"])
+    assert status["limits"] == {
+        "charge_w": 5000, "discharge_w": 5000, "charge_by": "max_power_w", "discharge_by": "max_power_w"
+    }  # fmt: skip
+    assert 0 <= status["ages_s"]["pack_voltage_v"] < 0.1
+    assert status["closings"]["hour"] == 1
+    assert status["inverter"]["says"]["301"]["status"] == 3
+    assert status["inverter"]["registers"]["301"][0] == 3
+    assert status["record"] == {"seq": 1, "stored_seq": 1, "stored": True, "trouble": None}
+    assert len(status["cells_v"]) == 96
+    assert [event["id"] for event in status["events"]][-1] == "state-changed"
+
+
+def test_each_cause_in_the_status_says_what_to_do(rig: Rig):
+    rig.running()
+    rig.bus.pack.hvil_open()
+    rig.until(State.FAULT)
+    fault = rig.live.status(rig.clock.ms)["faults"][0]
+    assert fault["id"] == "hvil-open"
+    assert fault["held"]
+    assert "acknowledge hvil-open" in fault["do"]
+    assert any("held by hvil-open" in line for line in rig.turns(200).systemd.heard)
+
+
+# --- lateness ---
+
+
+@given(st.lists(st.integers(0, 2_000_000), min_size=1, max_size=200), st.sampled_from([0.5, 0.99, 0.999]))
+def test_a_share_of_the_lateness_is_right_to_an_eighth(late_us: list[int], share: float):
+    lateness = Lateness()
+    for us in late_us:
+        lateness.add(us)
+    exact = sorted(late_us)[min(len(late_us) - 1, max(0, -(-int(share * 1000 * len(late_us)) // 1000) - 1))]
+    assert exact <= lateness.within_us(share) <= exact * 9 / 8 + 1
+    assert lateness.max_us == max(late_us)

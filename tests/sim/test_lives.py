@@ -1,0 +1,114 @@
+"""Generated lives: reproducible, the same on any number of workers, and a planted bug is found and shrunk."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller import supervisor
+from sim import lives
+from sim.invariants import INVARIANTS
+from sim.lives import FULL, Life, Summary, campaign, live, shrink, tasks
+from sim.recording import open_recording
+from statecharts.supervisor import SUPERVISOR, Guard, State
+
+SHORT_MS = 6_000
+
+
+def short(count: int, seed: int = 1) -> list[tuple[Life, bool]]:
+    """Lives that are healed soon, the first one lived twice."""
+    return [(Life(seed + n, None, SHORT_MS), n == 0) for n in range(count)]
+
+
+def test_a_seed_draws_the_same_garage_and_troubles_every_time():
+    for seed in range(20):
+        one, other = Life(seed).drawn(), Life(seed).drawn()
+        assert one[0] == other[0]
+        assert list(map(str, one[1])) == list(map(str, other[1]))
+
+
+def test_seeds_draw_every_wiring():
+    assert {Life(seed).drawn()[0].wiring for seed in range(60)} == {"own", "pack", "pack+inverter", "none"}
+
+
+def test_a_few_short_lives_break_nothing_and_the_same_seeds_give_the_same_on_two_workers():
+    alone, together = campaign(short(4), workers=1), campaign(short(4), workers=2)
+    assert [verdict.broken for verdict in alone.failures] == []
+    assert alone == together
+
+
+def test_the_line_that_is_printed_lives_the_same_life_again():
+    assert Life(7, (0, 2), 3_000).command == "controller sim --campaign 1 --seed 7 --only 0,2 --until 3"
+    assert Life(7, ()).command.endswith("--only none")
+
+
+def test_a_planted_bug_is_found_and_shrunk_to_a_life_without_needless_troubles(monkeypatch: pytest.MonkeyPatch):
+    """An unknown or low link counts as charged: the positive relay is closed onto it."""
+    monkeypatch.setitem(supervisor.GUARDS, Guard.LINK_CHARGED, lambda s, sup, faults: True)
+    seed = next(n for n in range(100) if _closes(n))
+    verdict = live(Life(seed))
+    assert {lives.number(what) for what in verdict.broken} & {"I1", "I13"}
+    least = shrink(verdict)
+    assert least.troubles == ()
+    assert least.ticks <= verdict.ticks
+    assert lives.number(least.broken[0]) == lives.number(verdict.broken[0])
+
+
+def _closes(seed: int) -> bool:
+    """A garage of our own relays in which nothing but the planted bug is wrong."""
+    build = Life(seed).drawn()[0]
+    plain = build.wiring == "own" and build.hurried and build.sensor and not build.unverified and not build.welded
+    return plain and build.record is None and build.residual_v == 0.0 and build.soc == 0.5
+
+
+def test_a_life_is_exported_as_a_recording_and_its_inputs(tmp_path: Path):
+    seed = next(n for n in range(100) if Life(n).drawn()[0].wiring == "own")
+    log, inputs = lives.export(Life(seed, (), 2_000), tmp_path)
+    assert len(list(open_recording(log))) > 200
+    head, *lines = [json.loads(line) for line in inputs.read_text().splitlines()]
+    assert head["command"] == Life(seed, (), 2_000).command
+    assert lines[0]["t_ms"] == 10
+
+
+def test_a_large_campaign_with_holes_fails_and_a_small_one_says_them():
+    verdict = live(Life(1, (), 1_000))
+    small, large = Summary(), Summary()
+    small.add(verdict)
+    for n in range(FULL):
+        large.add(replace(verdict, life=Life(n)))
+    assert small.holes
+    assert not small.failed
+    assert large.failed
+
+
+def test_a_summary_without_holes_needs_every_state_row_and_premise():
+    verdict = live(Life(1, (), 1_000))
+    everything = replace(
+        verdict, states=frozenset(state.value for state in State), rows=frozenset(range(len(SUPERVISOR.rows))),
+        met={observer.id: 1 for observer in INVARIANTS}, ended="RUNNING", repeated=True,
+    )  # fmt: skip
+    summary = Summary()
+    summary.add(everything)
+    assert summary.holes == []
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_that_loses_a_worker_gives_the_same_result():
+    distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        killed = []
+
+        def told(verdict: lives.Verdict) -> None:
+            if not killed:
+                killed.append(cluster.workers[0].process.process.kill())
+
+        there = campaign(short(6), dask=cluster.scheduler_address, told=told)
+    assert there == campaign(short(6), workers=1)
+
+
+@pytest.mark.campaign
+def test_a_campaign_of_lives_breaks_nothing():
+    summary = campaign(tasks(60, 1), workers=2)
+    print(summary.holes)
+    assert [(v.life.command, v.broken) for v in summary.failures] == []
