@@ -110,7 +110,8 @@ class BlackBox:
             self._writing = _Writing(tick.before, tick.now_ms)
         writing = self._writing
         writing.add(inputs, tick)
-        if tick.now_ms - writing.from_ms >= self._chunk_ms or writing.size >= self.limit_bytes // 16:
+        full = writing.size >= STATE_BYTES + max(STATE_BYTES, self.limit_bytes // 16)
+        if full or tick.now_ms - writing.from_ms >= self._chunk_ms:
             self._close()
         while self._chunks and self._drops(tick.now_ms):
             self._held -= self._chunks.popleft().size

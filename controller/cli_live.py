@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -109,7 +109,7 @@ def watch(
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2, max=60.0)] = 0.5,
 ) -> None:
     """The same, live, until Ctrl-C. Into a pipe: one JSON object a line."""
-    with _client(socket) as client:
+    with _client(socket) as client, suppress(KeyboardInterrupt):
         looks = client.watch(round(every * 1000))
         if not sys.stdout.isatty():
             for now in looks:

@@ -74,6 +74,7 @@ __all__ = [
 SCHEMA_FILE: Final = "controller.schema.json"
 SYSTEM_PATH: Final = Path("/etc/packwarden/controller.toml")
 SIZE_MAX: Final = 256 * 1024
+UNGUESSED_LINK: Final = "link.source"
 HIDDEN: Final = "(not shown)"
 """What stands for a secret wherever values are printed."""
 
@@ -207,7 +208,7 @@ def defaults_for(
 
 def _chosen(battery: str, chemistry: str, cells: int, inverter: str, wiring: str) -> dict[str, Any]:
     """The keys that say which setup it is. Resistor and pins are made up; only their owner can know them."""
-    resistor = {"precharge.resistance_ohm": 100.0} if wiring == "own" else {}
+    resistor = {"precharge.resistance_ohm": 100.0, UNGUESSED_LINK: "none"} if wiring == "own" else {}
     coils = RELAYS_OF.get(wiring, ())
     names = [*coils, *(f"{coil}_feedback" for coil in coils if wiring == "own")]
     relays: dict[str, Any] = {"relays.kind": "gpio"} if coils else {}
@@ -311,7 +312,7 @@ def template(
             for key in known
             if key.section == section and key.path not in silent
         )
-    unguessed = {key.path for key in known if key.yours} - chosen.keys()
+    unguessed = {key.path for key in known if key.yours} - chosen.keys() | {UNGUESSED_LINK}
     if wrong := [problem for problem in check(text, "", catalogue) if problem.key not in unguessed]:
         raise ConfigError("the new config", wrong)
     return text

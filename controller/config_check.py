@@ -286,6 +286,9 @@ def _precharge_wrong(values: Mapping[str, Any], catalogue: Catalogue) -> Iterato
     )
     if values.get("wiring.kind") == "own" and ohm is None:
         yield "precharge.resistance_ohm", "is missing; the wiring `own` precharges by it", "state the resistor in Ω"
+    if values.get("wiring.kind") == "own" and reason == "" and values.get("link.source") == "none":
+        message = "nothing measures the link fast enough to verify a precharge, so nothing would ever be closed"
+        yield "link.source", message, "set it, or state precharge.unverified_reason with resistor and capacitors"
     if reason not in ("", ...) and None in (ohm, farad):
         fix = "state precharge.resistance_ohm and precharge.capacitance_f"
         yield "precharge.unverified_reason", "an unverified precharge needs resistor and capacitors declared", fix

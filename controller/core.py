@@ -66,7 +66,10 @@ NOTHING_KEPT = Kept()
 
 
 class CoreState(NamedTuple):
-    """Everything the next tick needs. pack, request, limits, withheld, row, view are of the last tick, to be shown."""
+    """Everything the next tick needs. pack, request, limits, withheld, row, view are of the last tick, to be shown.
+
+    record_at_ms: when the record was handed out last.
+    """
 
     setup: Setup
     battery: BatteryState
@@ -83,6 +86,7 @@ class CoreState(NamedTuple):
     withheld: tuple[str, ...] = ()
     started_ms: int = 0
     kept: Kept = NOTHING_KEPT
+    record_at_ms: int = 0
     row: Row | None = None
     view: InverterView | None = None
 
@@ -161,7 +165,8 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     inverter, answer = inverter.answer(view, now_ms)
     kept = core.kept if setup.shadow else _kept(sup, faults)
     record = core.record if kept == core.kept else kept.as_record(_seq(core.record) + 1, now_ms)
-    store = record is not core.record or (sup.stored_seq < _seq(record) and now_ms % RETRY_MS == 0)
+    unstored = sup.stored_seq < _seq(record) and now_ms - core.record_at_ms >= RETRY_MS
+    store = record is not core.record or unstored
     news = (*answers, *faults.news, *_told(was, sup, situation, row is not None))
     wanted = Outputs(
         closed, battery_frames, question, () if setup.shadow else answer.frames, answer.registers or {}, news,
@@ -171,7 +176,7 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     gated, outputs = gate.allow(core.gate, setup.gate, wanted, pack, situation.link_voltage_v, blocked, now_ms)
     after = CoreState(
         setup, battery, inverter, faults, sup, limits, seen, gated, cap, record, pack, request, withheld,
-        core.started_ms, kept, row, view,
+        core.started_ms, kept, now_ms if store else core.record_at_ms, row, view,
     )  # fmt: skip
     return after, outputs
 

@@ -201,7 +201,7 @@ class Live:
         """What the core made of it in this tick."""
         if asked.ask.do == "incident":
             begun = self._recorded(lambda keeper: keeper.asked(str(asked), now_ms), now_ms)
-            why = "there is no black box, or a bundle has just been written"
+            why = "a bundle has just been written" if self.keeper else "there is no black box"
             if not begun:
                 return {"done": False, "field": "", "why": why}
             return {"done": True, "state": self.loop.state.supervisor.state.value, "incident": begun}

@@ -171,7 +171,6 @@ def _frames(module: ModuleType, files: Sequence[Path]) -> Iterator[str]:
     for path in files:
         database: Any = cantools.database.load_file(str(path), database_format="dbc")
         yield f"## Frames of {path.name}"
-        yield "A dot is a bit nobody explains, a star one that two signals claim."
         if comment := _file_comment(path):
             yield comment
         for message in sorted(database.messages, key=lambda message: message.frame_id):
@@ -252,10 +251,8 @@ def _letter(index: int) -> str:
 
 
 def _drawing(length: int, signals: Sequence[Signal]) -> str:
-    """A byte a line, its highest bit first; a letter for each signal."""
-    cells: dict[tuple[int, int], str] = {}
-    for index, signal in enumerate(signals):
-        cells |= {bit: "*" if bit in cells else _letter(index) for bit in _bits(signal)}
+    """A byte a line, its highest bit first; a letter for each signal, a dot for a bit nobody explains."""
+    cells = {bit: _letter(index) for index, signal in enumerate(signals) for bit in _bits(signal)}
     rows = [[cells.get((byte, bit), ".") for bit in range(7, -1, -1)] for byte in range(length)]
     lines = [f"{byte:4}  {' '.join(row)}" for byte, row in enumerate(rows)]
     return "\n".join(("```text", "byte  7 6 5 4 3 2 1 0", *lines, "```"))

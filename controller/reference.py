@@ -1,4 +1,4 @@
-"""The generated pages: docs/events.md and docs/causes.md, from the running tables.
+"""The generated pages: docs/events.md, docs/causes.md and docs/protocols/*.md, from the running tables.
 
 python -m controller.reference docs
 """
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from controller import protocol_pages
 from controller.model.events import Event, Severity
 from controller.model.texts import TEXTS
 from controller.safety.rules import RULES, Rule
@@ -98,7 +99,7 @@ def _time(ms: int | None) -> str:
     return f"{ms} ms" if ms < 1000 or ms % 100 else f"{ms / 1000:g} s"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"events.md": events, "causes.md": causes}
+PAGES: Mapping[str, Callable[[], str]] = {"events.md": events, "causes.md": causes, **protocol_pages.PAGES}
 
 
 def main(folder: Path) -> None:

@@ -170,7 +170,9 @@ class Beginning:
 
     def notices(self) -> list[Notice]:
         found = self.found
-        record = "a first start" if found.record is None else f"record {found.record.seq}"
+        record = "no readable record" if found.lost else "a first start"
+        if found.record is not None:
+            record = f"record {found.record.seq}"
         without = f", without {', '.join(self.refused)}" if self.refused else ""
         listening_only = ", listening only" if self.given.listen_only else ""
         about = f"packwarden {program()}, {self.given.config}, {record}{listening_only}{without}"

@@ -147,12 +147,12 @@ class Terminal:
 
 def _sentence(line: Line, words: Words) -> str:
     notice, more = line
-    parts = [f"{notice.id.value}: {_plain(notice.detail)}" if notice.detail else f"{notice.id.value}:"]
-    if notice.severity is not Severity.INFO:
-        parts.append(words(notice.id))
+    told = [] if notice.severity is Severity.INFO else [words(notice.id)]
+    if notice.detail:
+        told.append(f"({_plain(notice.detail)})" if told else _plain(notice.detail))
     if more:
-        parts.append(f"({more} more in the last minute)")
-    return " ".join(parts).removesuffix(":")
+        told.append(f"({more} more in the last minute)")
+    return f"{notice.id.value}: {' '.join(told)}" if told else notice.id.value
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("statecharts", "controller", "drivers", "sim")
 OUTWARD = {
-    "controller.cli", "controller.__main__", "controller.story", "controller.reference",
+    "controller.cli", "controller.__main__", "controller.story", "controller.reference", "controller.protocol_pages",
     "controller.run", "controller.wiring", "controller.live", "controller.link", "controller.cli_live", "controller.cli_gateway",
     "controller.live_view", "controller.cli_doctor", "controller.cli_sim", "controller.cli_incident",
 }  # fmt: skip
@@ -112,7 +112,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 ONLY_IN = {
     "transitions": {"statecharts.runner"},
     "distributed": {"sim.lives"},
-    "cantools": {"controller.codec.dbc"},
+    "cantools": {"controller.codec.dbc", "controller.protocol_pages"},
     "can": {"sim.recording", "sim.vcan", "drivers.can_bus"},
     "serial": {"drivers.serial_lines"},
     "gpiozero": {"drivers.gpio"},

@@ -214,7 +214,7 @@ class Mqtt:
     async def _publish_events(self, client: aiomqtt.Client) -> None:
         """All that have not been sent; those of an earlier gateway of this boot have been."""
         happened = list(self._hub.since(self._event_sent))
-        if False:
+        if self._until is not None:
             happened, self._until = topics.unsent(happened, self._until), None
         for happening in happened:
             await self._send(client, topics.event(self._site.names, happening))

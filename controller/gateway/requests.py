@@ -23,7 +23,7 @@ from controller.gateway.dispatch import FOR_MAX_S
 from controller.gateway.dispatcher import Dispatcher
 
 VERSION = 1
-SOCKET = Path("/run/packwarden/gateway.sock")
+SOCKET = Path("/run/packwarden-gateway/gateway.sock")
 LINE_MAX = 65_536
 IDLE_S = 60.0
 ANSWER_S = 90.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import secrets
 import socket
 import time
@@ -25,10 +26,10 @@ from nicegui import Client, ui
 
 from controller.config import Config
 from controller.gateway import certificates, history_export, metrics
-from controller.gateway.accounts import Access, Hashed, PasswordFile
-from controller.gateway.certificates import Pair
+from controller.gateway.accounts import Access, Hashed, PasswordError, PasswordFile
+from controller.gateway.certificates import CertificateError, Pair
 from controller.gateway.guard import COOKIE, Guard
-from controller.gateway.history_store import LEVEL_OF, Store
+from controller.gateway.history_store import LEVEL_OF, HistoryError, Store
 from controller.gateway.hub import Hub
 from controller.gateway.metrics import Exporter
 from controller.gateway.pages import cells, events, frame, history, inverter, machine, now, papers, style
@@ -37,6 +38,7 @@ from controller.gateway.pages.frame import House, Visitor
 LOOK_S: Final = 2.0
 """How often it is looked whether the password is another one."""
 END_S: Final = 3.0
+AGAIN_S: Final = 10.0
 FORM_COOKIE: Final = "__Host-packwarden-form"
 WRONG_S: Final = 1.0
 """A wrong password is answered no sooner."""
@@ -68,7 +70,7 @@ def place_of(config: Config, state: Path) -> Place:
 
 
 class Web:
-    """`run` never ends by itself. Raises PasswordError, CertificateError, OSError. NiceGUI lets a process have one."""
+    """`run` never ends by itself. NiceGUI lets a process have one."""
 
     def __init__(
         self, place: Place, hub: Hub, tell: Callable[[str], None], *, site: str = "home", pack: str = "pack",
@@ -86,12 +88,16 @@ class Web:
             remembering = group.create_task(self.house.remember())
             try:
                 while True:
-                    await self._serve()
+                    try:
+                        await self._serve()
+                    except (PasswordError, CertificateError, OSError) as error:
+                        self._tell(f"page: {error.strerror if isinstance(error, OSError) else error}")
+                        await asyncio.sleep(AGAIN_S)
             finally:
                 remembering.cancel()
 
     async def _serve(self) -> None:
-        """Until the password is another one."""
+        """Until the password is another one. Raises PasswordError, CertificateError, OSError."""
         password = await asyncio.to_thread(self._password.read)
         self.house.access = Access(password, self._place.guests, time.monotonic)
         pair = await asyncio.to_thread(self._certificate) if password else None
@@ -113,7 +119,7 @@ class Web:
             await asyncio.wait((serving,), timeout=LOOK_S)
             if serving.done():
                 await serving
-                raise OSError("the server has ended")
+                raise OSError(0, "the server has ended")
 
     def _certificate(self) -> Pair:
         place = self._place
@@ -152,7 +158,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         ears = socket.create_server((host, port), family=family, backlog=64)
     except OSError as error:
-        raise OSError(error.errno, f"page: {host}:{port} cannot be listened on ({error.strerror})") from None
+        raise OSError(error.errno, f"{host}:{port} cannot be listened on ({os.strerror(error.errno or 0)})") from None
     with ears:
         yield ears
 
@@ -195,6 +201,10 @@ def _page(house: House, build: Callable[[House, Request], None]) -> Callable[[Re
 def _csv(house: House, hours: int = 24, level: str = "minutes") -> Response:
     if house.store is None or level not in LEVEL_OF or not 1 <= hours <= HOURS_MAX:
         return PlainTextResponse("hours is a number, level is seconds, minutes or hours\n", 400)
+    try:
+        house.store.span()
+    except HistoryError as error:
+        return PlainTextResponse(f"{error}\n", 404)
     now_s = time.time()
     lines = history_export.csv_lines(LEVEL_OF[level], house.store.points(LEVEL_OF[level], now_s - hours * 3600, now_s))
     name = f"packwarden-{house.site}-{house.pack}-{level}.csv"

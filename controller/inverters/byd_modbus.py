@@ -25,6 +25,7 @@ from controller.ports import CanFrame, RegisterWrite, SerialLine
 UNIT: Final = 21
 OFFER_MAX_W: Final = 30_000.0
 PRIMO_MAX_V: Final = 450.0
+LINK_MAX_V: Final = 1_500.0
 ZERO_MS: Final = 20_000
 SILENT_MS: Final = 60_000
 
@@ -258,7 +259,7 @@ class BydModbusState:
         return state
 
     def request(self, now_ms: int) -> InverterRequest:
-        """What the Gen24 asks now. Its measurement of the link counts for 20 s; 0 there means it has not measured."""
+        """What the Gen24 asks now. Its measurement of the link counts for 20 s; 0 is none, nor is what cannot be."""
         hears = self._hears(now_ms)
         go = self.go if hears else None
         if go is None and hears and not self.wait_for_go:
@@ -267,7 +268,7 @@ class BydModbusState:
         if at_ms is None or now_ms - at_ms > ZERO_MS:
             return InverterRequest(go=go, heard_at_ms=self.heard_at_ms)
         volts = float(ASKED.decode(self.asked)["link_voltage_v"])
-        if volts == 0:
+        if not 0 < volts <= LINK_MAX_V:
             return InverterRequest(go=go, heard_at_ms=self.heard_at_ms)
         return InverterRequest(go, self.heard_at_ms, link_voltage_v=volts, link_at_ms=at_ms, battery_voltage_v=volts)
 

@@ -6,6 +6,7 @@ import atexit
 import importlib.util
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,10 +38,11 @@ def extracted(text: str) -> Example:
     atexit.register(shutil.rmtree, folder)
     for path, content in files.items():
         (folder / Path(path).name).write_text(content, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("tiny_bms", folder / "tiny_bms.py")
+    spec = importlib.util.spec_from_file_location("documented_tiny_bms", folder / "tiny_bms.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
 
     def from_the_page(charged: str, discharged: str) -> Callable[[float], Far]:

@@ -8,9 +8,12 @@ from controller import config
 from controller.batteries.registry import BATTERIES
 from controller.config import Catalogue, Problem
 from controller.inverters.registry import INVERTERS
-from tests.controller.test_config import CATALOGUE, INVERTER_RELAY, LEAF, RIGHT
+from tests.controller.test_config import CATALOGUE, INVERTER_RELAY, LEAF, METER, RIGHT
 
-OWN = LEAF + "\n[precharge]\nresistance_ohm = 50\n"
+OWN = (
+    LEAF.replace(METER, "")
+    + '\n[precharge]\nresistance_ohm = 50\ncapacitance_f = 0.001\nunverified_reason = "no meter"\n'
+)
 INVERTER = RIGHT.replace('"pack"', '"pack+inverter"')
 SLCAN = '[can]\ninterface = "slcan"\nchannel = "/dev/ttyUSB0"\n'
 BOARD = '[relays]\nkind = "modbus"\npositive = 1\nport = "/dev/ttyUSB5"\n[pins]\nheartbeat = 12\n'
@@ -48,8 +51,13 @@ def test_a_welded_contactor_must_be_told_by_something() -> None:
     assert (wrong.key, wrong.fix) == (
         "relays.negative_feedback", "wire the auxiliary contacts, or set link.source",
     )  # fmt: skip
-    meter = '[link]\nsource = "modbus"\nport = "/dev/ttyUSB7"\nvoltage_register = 0\nvolts_per_count = 0.1\n'
-    assert problems(blind + meter + "update_ms = 50\n") == []
+    assert problems(blind + METER) == []
+
+
+def test_a_precharge_nobody_can_verify_must_be_stated_to_be_one() -> None:
+    (wrong,) = problems(OWN.replace('unverified_reason = "no meter"\n', ""))
+    assert wrong.key == "link.source"
+    assert "precharge.unverified_reason" in wrong.fix
 
 
 def test_a_meter_needs_what_its_manual_says_of_it() -> None:

@@ -151,3 +151,111 @@ def test_whatever_is_wanted_the_gate_only_ever_takes_away():
     for wiring, before, wanted, link_v in product(WIRINGS, SETS, SETS, (None, 0.0, 360.0)):
         outputs = judge(wanted, before=before, wiring=wiring, link_v=link_v)
         assert outputs.closed in (wanted, frozenset())
+
+
+def test_a_declared_unverified_precharge_needs_no_link_voltage_and_still_its_relay():
+    on, told = frozenset({NEGATIVE, PRECHARGE, POSITIVE}), settings(unverified=True)
+    behind, without = Gate(frozenset({NEGATIVE, PRECHARGE})), Gate(frozenset({NEGATIVE}))
+    assert not refused(allow(behind, told, Outputs(on), FRESH, None, "", 1_000_000)[1])
+    assert refused(allow(without, told, Outputs(on), FRESH, None, "", 1_000_000)[1])
+
+
+@pytest.mark.parametrize(
+    ("wiring", "closed", "words"),
+    [
+        ("own", {POSITIVE}, "positive energised without negative"),
+        ("none", {NEGATIVE}, "negative energised, not wired"),
+        ("pack+inverter", {POSITIVE}, "positive energised while the pack is not asked to close"),
+        ("own", {NEGATIVE, PACK}, "pack energised, not wired"),
+    ],
+)
+def test_a_refusal_says_what_would_have_been(wiring: str, closed: set, words: str):
+    assert judge(closed, wiring=wiring).events[-1].detail == words
+
+
+def test_a_required_feed_is_stale_after_five_rounds_of_100_ms_at_least():
+    for feed, age_ms, stale in (
+        (Feed.CELLS, 10_000, False), (Feed.CELLS, 10_001, True), (Feed.VOLTAGE, 500, False), (Feed.VOLTAGE, 501, True),
+        (Feed.HVIL, 99_999, False),
+    ):  # fmt: skip
+        feeds = {**FRESH.feeds, feed: Freshness(1_000_000 - age_ms, ROUNDS_MS[feed])}
+        outputs = judge({NEGATIVE}, pack=FRESH._replace(feeds=feeds))
+        assert refused(outputs) == stale, (feed, age_ms)
+        assert not stale or feed.value in outputs.events[-1].detail
+
+
+def test_what_a_battery_lacks_is_not_required():
+    lacks = frozenset({"cell_min_v", "cell_max_v"})
+    blind = FRESH._replace(cell_min_v=None, cell_max_v=None, feeds={**FRESH.feeds, Feed.CELLS: Freshness(0, 10)})
+    for told, passes in ((settings(lacks=lacks), True), (settings(), False)):
+        _, outputs = allow(Gate(), told, Outputs(frozenset({NEGATIVE})), blind, None, "", 1_000_000)
+        assert refused(outputs) != passes
+
+
+def charging(gate: Gate, now_ms: int, on: bool = True) -> tuple[Gate, Outputs]:
+    pack = FRESH._replace(feeds={feed: Freshness(now_ms, ROUNDS_MS[feed]) for feed in Feed})
+    wanted = Outputs(frozenset({NEGATIVE, PRECHARGE}) if on else frozenset())
+    return allow(gate, settings(), wanted, pack, 100.0, "", now_ms)
+
+
+def test_a_precharge_may_last_its_longest_time_and_two_ticks():
+    gate, _ = charging(Gate(), 10_000)
+    assert not refused(charging(gate, 12_020)[1])
+    outputs = charging(gate, 12_021)[1]
+    assert outputs.events[-1].detail == "precharge energised for 2021 ms"
+    assert outputs.closed == frozenset()
+
+
+def test_precharges_are_summed_over_ten_minutes_and_forgotten_after():
+    gate = Gate(precharged=((0, 2_000), (10_000, 12_000), (20_000, 22_000)))
+    gate, _ = charging(gate, 590_000)
+    assert not refused(charging(gate, 590_060)[1])
+    assert charging(gate, 590_061)[1].events[-1].detail == "precharge energised for 6061 ms in 10 minutes"
+    late, _ = charging(Gate(precharged=gate.precharged), 611_000)
+    assert not refused(charging(late, 613_000)[1])  # one second of the second span is left, and the third
+
+
+def test_what_was_energised_is_remembered_as_a_span_and_what_is_old_is_dropped():
+    gate, _ = charging(Gate(precharged=((0, 1_000), (500_000, 501_000))), 600_999)
+    assert gate.precharge_since_ms == 600_999
+    gate, _ = charging(gate, 601_000, on=False)
+    assert gate.precharged == ((500_000, 501_000), (600_999, 601_000))
+    assert gate.precharge_since_ms is None
+    again, _ = charging(gate, 601_010, on=False)
+    assert again is gate
+
+
+def test_a_precharge_beside_positive_is_no_charging():
+    both = Outputs(frozenset({NEGATIVE, PRECHARGE, POSITIVE}))
+    gate = Gate(frozenset({NEGATIVE, PRECHARGE}), precharge_since_ms=999_000)
+    after, outputs = allow(gate, settings(), both, CLOSED_PACK, 360.0, "", 1_000_000)
+    assert not refused(outputs)
+    assert (after.precharge_since_ms, after.precharged) == (None, ((999_000, 1_000_000),))
+    later, outputs = allow(after, settings(), both, CLOSED_PACK, 360.0, "", 1_090_000)
+    assert not refused(outputs)
+    assert later is after
+
+
+def test_what_listening_refuses_names_the_frame():
+    for told, words in (
+        (settings(silent=True), "frame 221 while listening only"),
+        (settings(battery_tx=frozenset()), "frame 221 is not on the list of what may be sent"),
+    ):
+        _, outputs = allow(Gate(), told, Outputs(battery_frames=(CanFrame(0x221, bytes(8)),)), FRESH, None, "", 0)
+        assert outputs.events[-1].detail == words
+
+
+def test_a_refusal_is_remembered_until_it_is_over():
+    gate, _ = allow(Gate(), settings(), Outputs(frozenset({POSITIVE})), CLOSED_PACK, 360.0, "", 0)
+    assert (gate.closed, gate.refusal) == (frozenset(), "positive energised without negative")
+    gate, _ = allow(gate, settings(), Outputs(), CLOSED_PACK, 360.0, "", 10)
+    assert gate.refusal == ""
+
+
+def test_the_inverters_frames_are_judged_by_its_own_list_and_line_bytes_go_with_the_rest():
+    wanted = Outputs(inverter_frames=(CanFrame(0x111, bytes(8)),), battery_bytes=b"?")
+    _, outputs = allow(Gate(), settings(), wanted, FRESH, None, "", 0)
+    assert refused(outputs)
+    assert (outputs.inverter_frames, outputs.battery_bytes) == ((), b"")
+    wanted = Outputs(inverter_frames=(CanFrame(0x110, bytes(8)),), battery_bytes=b"?")
+    assert allow(Gate(), settings(), wanted, FRESH, None, "", 0)[1] == wanted

@@ -1,6 +1,7 @@
 """When each guard of the chart is true, to the millisecond and the ampere, and what is remembered to answer it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -231,6 +232,12 @@ def test_a_required_feed_is_missing_when_never_seen_stale_or_without_any_of_its_
     ):  # fmt: skip
         s = seen("pack", pack=pack)
         assert missing_feeds(s.pack, s.settings, NOW_MS) == (feed,)
+
+
+def test_signals_are_seen_when_none_is_missing():
+    assert holds(Guard.SIGNALS_SEEN, "pack")
+    assert not holds(Guard.SIGNALS_SEEN, "pack", pack={"hvil_ok": None})
+    assert holds(Guard.SIGNALS_SEEN, "own", pack={"hvil_ok": None})
 
 
 # --- permission ---
@@ -514,3 +521,12 @@ def test_a_contactor_frame_once_seen_is_remembered_and_a_recording_remembers_not
     assert row is None
     again, _ = supervisor.step(after, s, NO_FAULTS)
     assert again is after
+
+
+def test_a_guard_without_a_function_stops_the_program_at_its_start():
+    path = Path(supervisor.__file__)
+    answer = "    G.COOLED: after(lambda s: s.settings.precharge.cool_down_ms),"
+    source = path.read_text(encoding="utf-8")
+    assert source.count(answer) == 1
+    with pytest.raises(AssertionError, match="guards without a function: COOLED"):
+        exec(compile(source.replace(answer, ""), str(path), "exec"), {"__name__": supervisor.__name__})

@@ -80,7 +80,7 @@ def test_a_line_for_the_journal_carries_the_id_as_a_field(tmp_path: Path):
         Journal(words, str(tmp_path / "journal"))(Line(HVIL, 3))
         fields = dict(line.split("=", 1) for line in journal.recv(5000).decode().splitlines())
     assert fields == {
-        "MESSAGE": "hvil-open: contactors CLOSED The words of hvil-open. (3 more in the last minute)",
+        "MESSAGE": "hvil-open: The words of hvil-open. (contactors CLOSED) (3 more in the last minute)",
         "PRIORITY": "2", "SYSLOG_IDENTIFIER": "packwarden", "PACKWARDEN_EVENT": "hvil-open",
         "PACKWARDEN_SEVERITY": "open", "PACKWARDEN_DETAIL": "contactors CLOSED",
     }  # fmt: skip
@@ -100,7 +100,7 @@ def test_a_line_on_a_terminal_is_a_sentence(capsys: pytest.CaptureFixture[str]):
     Terminal(words)(Line(HVIL, 0))
     Terminal(words)(Line(Notice(Event.STARTED, Severity.INFO, "packwarden 1"), 0))
     first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("open       hvil-open: contactors CLOSED The words of hvil-open.")
+    assert first.endswith("open       hvil-open: The words of hvil-open. (contactors CLOSED)")
     assert second.endswith("info       started: packwarden 1")
 
 

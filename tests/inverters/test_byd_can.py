@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller import core
@@ -161,16 +161,16 @@ def test_told_what_the_recorded_battery_tells_ours_says_the_same_bytes_but_where
         newest[frame.id] = frame
         if frame.id != 0x150 or not {0x110, 0x1D0, 0x210} <= newest.keys():
             continue
-        said = {n: v for f in newest.values() for n, v in TABLES.explain(f.id, f.data)[0][1].items() if v is not None}
+        told_by = (newest[can_id] for can_id in (0x110, 0x1D0, 0x210))
+        said = {n: v for f in told_by for n, v in TABLES.explain(f.id, f.data)[0][1].items() if v is not None}
         middle_v = (said["highest_voltage_v"] + said["lowest_voltage_v"]) / 2
         volts = said["pack_voltage_v"]
         view = TESLA._replace(
-            soc_pct=said["soc_pct"] if frame.id == 0x150 else None, soh_pct=100.0, energy_full_wh=54.0 * middle_v,
+            soc_pct=int.from_bytes(frame.data[:2], "big") / 100, soh_pct=100.0, energy_full_wh=54.0 * middle_v,
             pack_voltage_v=volts, current_a=said["current_a"], temp_min_c=said["temp_min_c"],
             temp_max_c=said["temp_max_c"], max_charge_w=40.0 * volts, max_discharge_w=40.0 * volts,
             design_max_v=said["highest_voltage_v"] + 2.0, design_min_v=said["lowest_voltage_v"] - 2.0,
         )  # fmt: skip
-        view = view._replace(soc_pct=int.from_bytes(frame.data[:2], "big") / 100)
         ours = {f.id: f.data for f in PROTOCOL.start().image(view)}
         seen += 1
         for can_id in (0x110, 0x210):
@@ -269,6 +269,7 @@ def test_foreign_torn_and_extended_frames_are_no_sign_of_life(frame: CanFrame) -
     assert cable.state.request(100).heard_at_ms is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*sorted(PROTOCOL.rx), 0x110]), st.binary(max_size=8), st.booleans())))
 def test_whatever_is_received_nothing_breaks_and_only_whole_frames_count(
     frames: list[tuple[int, bytes, bool]],
@@ -326,6 +327,7 @@ def test_a_limit_that_flickers_is_not_told_a_hundred_times_a_second() -> None:
     assert len(cable.times(0x110)) <= 3
 
 
+@settings(deadline=None)
 @given(
     charge_w=st.floats(0, 60_000), discharge_w=st.floats(0, 60_000), volts=st.floats(50, 1000),
     profile=st.sampled_from(sorted(PROFILES)),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from controller.batteries.registry import BATTERIES
@@ -404,6 +404,8 @@ garbage = st.builds(
 @every_inverter
 @settings(deadline=None)
 @given(ticks=st.lists(garbage, max_size=10))
+@example(ticks=[Says(writes=[RegisterWrite(418, (65_535,))], polls=1)])
+@example(ticks=[Says(frames=[CanFrame(can_id, b"\xff" * 8) for can_id in range(0x800)])])
 def test_garbage_never_raises_and_measures_nothing_impossible(inverter: InverterProtocol, ticks: list[Says]):
     for start in (inverter.start({}), warm(inverter.name, ())):
         state = start

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
-from controller import config, core
+from controller import cli_incident, config, core
 from controller.batteries.registry import BATTERIES
 from controller.blackbox import VOCABULARY, BlackBox
 from controller.config import Catalogue
@@ -321,10 +323,10 @@ def test_the_first_tick_that_differs_is_named(bundle: Path):
 def test_a_command_that_nobody_gave_is_found_out(bundle: Path):
     def give(files: dict[str, bytes]) -> None:
         lines = files["ticks.jsonl"].splitlines()
-        lines[200] = lines[200][:-1] + b',"commands":[{"kind":"stop"}]}'
+        lines[1_700] = lines[1_700][:-1] + b',"commands":[{"kind":"stop"}]}'
         files["ticks.jsonl"] = b"\n".join(lines) + b"\n"
 
-    assert replayed(rewritten(bundle, give, honest=True)).differs == open_bundle(bundle).from_ms + 2_000
+    assert replayed(rewritten(bundle, give, honest=True)).differs == open_bundle(bundle).from_ms + 17_000
 
 
 def test_ticks_that_are_missing_at_the_end_of_a_chunk_are_found_out(bundle: Path):
@@ -478,18 +480,27 @@ def test_a_bundle_takes_no_battery_inverter_or_config(bundle: Path):
 
 
 def test_bundles_are_listed_shown_and_exported(michaels: tuple[Kept, Path], tmp_path: Path):
-    folder = str(michaels[1].parent)
-    listed = json.loads(controller("incident", "list", "--folder", folder, "--json").stdout)
-    assert [row["reason"] for row in listed["incidents"]] == ["stop"]
-    assert michaels[1].name in controller("incident", "list", "--folder", folder).stdout
-    shown = controller("incident", "show", "newest", "--folder", folder).stdout
-    assert "stop: hvil-open" in shown
-    copy = tmp_path / "copy.zip"
-    assert controller("incident", "export", "1", "-o", str(copy), "--folder", folder).returncode == 0
-    assert copy.read_bytes() == michaels[1].read_bytes()
-    again = controller("incident", "export", "1", "-o", str(copy), "--folder", folder)
-    assert again.returncode == 2
-    assert "is there already" in again.stderr
-    missing = controller("incident", "show", "77", "--folder", folder)
-    assert missing.returncode == 2
-    assert "no incident 77" in missing.stderr
+    path, copy = michaels[1], tmp_path / "copy.zip"
+
+    def incident(*arguments: str) -> Result:
+        return CliRunner().invoke(cli_incident.app, [*arguments, "--folder", str(path.parent)])
+
+    listed = json.loads(incident("list", "--json").stdout)
+    assert [(row["reason"], row["name"]) for row in listed["incidents"]] == [("stop", path.name)]
+    assert path.name in incident("list").stdout
+    assert "stop: hvil-open" in incident("show", "newest").stdout
+    assert incident("export", "1", "-o", str(copy)).exit_code == 0
+    assert copy.read_bytes() == path.read_bytes()
+    again = incident("export", "1", "-o", str(copy))
+    assert (again.exit_code, "is there already" in again.stderr) == (2, True)
+    missing = incident("show", "77")
+    assert (missing.exit_code, "no incident 77" in missing.stderr) == (2, True)
+
+
+def test_a_manifest_cannot_steer_the_terminal_of_who_looks_at_it(bundle: Path):
+    def colour(files: dict[str, bytes]) -> None:
+        files["manifest.json"] = files["manifest.json"].replace(b"it was told", b"\\u001b[2Jit was told")
+
+    shown = CliRunner().invoke(cli_incident.app, ["show", str(rewritten(bundle, colour))])
+    assert "it was told" in shown.stdout
+    assert "\x1b[2J" not in shown.stdout

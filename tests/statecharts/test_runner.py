@@ -61,3 +61,16 @@ def test_swapping_two_rows_changes_what_the_runtime_does():
     true = {Guard.LINK_CHARGED, Guard.STOP}
     assert Runner(SUPERVISOR).fire(State.PRECHARGING, true.__contains__) == stop
     assert Runner(replace(SUPERVISOR, rows=rows)).fire(State.PRECHARGING, true.__contains__) == charged
+
+
+def test_an_interpreter_that_goes_elsewhere_than_its_row_is_not_believed():
+    runner = Runner(SUPERVISOR)
+    seat = runner._seat
+
+    def astray() -> bool:
+        seat.fired, seat.state = SUPERVISOR.rows_from(State.STARTING)[0], State.RUNNING
+        return True
+
+    seat.tick = astray
+    with pytest.raises(AssertionError, match=r"went to RUNNING but the row says LOCKED_OUT"):
+        runner.fire(State.STARTING, {Guard.WELDED}.__contains__)

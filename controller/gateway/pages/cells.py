@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Final
 
 from fastapi import Request
@@ -14,7 +16,7 @@ from controller.gateway.pages.view import Item
 TEMPERATURES: Final = (Item("temp_min_c", "Coldest sensor", "°C"), Item("temp_max_c", "Hottest sensor", "°C"))
 GREY: Final = "#8893a0"
 BAR, LOWEST, HIGHEST, OLD = "#3f7fb8", "#d08700", "#b0304a", "#8f98a3"
-ROOM_V: Final = 0.005
+STEP_V: Final = 0.005
 
 
 def option(cells_v: list[float | None], old: bool) -> dict[str, Any]:
@@ -33,11 +35,17 @@ def option(cells_v: list[float | None], old: bool) -> dict[str, Any]:
         "tooltip": {"trigger": "axis", "confine": True},
         "xAxis": {"type": "category", "data": [str(number) for number in range(1, len(cells_v) + 1)], **axis},
         "yAxis": {
-            "type": "value", "min": round(low - ROOM_V, 3), "max": round(high + ROOM_V, 3), **axis,
+            "type": "value", "min": _step(low, math.floor), "max": _step(high, math.ceil), **axis,
             "splitLine": {"lineStyle": {"color": GREY, "opacity": 0.25}},
         },
         "series": [{"type": "bar", "name": "V", "data": bars, "barCategoryGap": "20%"}],
     }  # fmt: skip
+
+
+def _step(volts: float, rounded: Callable[[float], int]) -> float:
+    """An end of the axis: at least half a step beyond."""
+    beyond = 0.5 if rounded is math.ceil else -0.5
+    return round(rounded(volts / STEP_V + beyond) * STEP_V, 3)
 
 
 def build(house: House, request: Request) -> None:
@@ -48,7 +56,7 @@ def build(house: House, request: Request) -> None:
             html('<p class="small muted">Amber is the lowest, red the highest. The axis does not begin at 0 V.</p>')
         with card("Temperatures"):
             temperatures = html("")
-        with card("Each cell", wide=True):
+        with card():
             table = html("")
     drawn: list[Any] = [None]
 
@@ -72,7 +80,8 @@ def build(house: House, request: Request) -> None:
 def _table(cells_v: list[float | None]) -> str:
     cells = "".join(
         f'<div class="value"><span class="label">{number}</span>'
-        f"<span>{view.UNKNOWN if volts is None else view.number(volts, 3)} V</span></div>"
+        f"<span>{view.UNKNOWN if volts is None else view.number(volts, 3)}</span></div>"
         for number, volts in enumerate(cells_v, 1)
     )
-    return f'<div class="grid" style="grid-template-columns:repeat(auto-fill,minmax(74px,1fr))">{cells}</div>'
+    grid = "grid-template-columns:repeat(auto-fill,minmax(62px,1fr))"
+    return f'<details><summary>Each cell, V</summary><div class="grid" style="{grid}">{cells}</div></details>'

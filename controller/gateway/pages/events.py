@@ -27,7 +27,7 @@ def table(events: Sequence[Told]) -> str:
     if not rows:
         return '<p class="muted">Nothing has happened.</p>'
     head = "<tr><th>when</th><th>severity</th><th>what</th></tr>"
-    return f'<div class="scroll"><table class="events"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    return f'<div class="scroll"><table class="events stack"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
 
 
 def _row(event: Told, reaction: str) -> str:
@@ -89,7 +89,7 @@ def build(house: House, request: Request) -> None:
     last: list[int | None] = [None]
     heard = [-1]
     with frame(house, request, "/events"), card("Events", wide=True):
-        serious = ui.checkbox("only what is more than an information", on_change=first)
+        serious = ui.checkbox("warnings and worse", on_change=first)
         listing = html("")
         with ui.element("div").classes("tools"):
             newest = ui.button("Newest", on_click=first).props("no-caps outline")

@@ -114,7 +114,7 @@ def frame(house: House, request: Request, here: str) -> Iterator[Visitor]:
             for path, name in PAGES.items() if visitor.may_know or path not in ("/incidents", "/config")
         )  # fmt: skip
         html(f'<nav class="pages">{links}</nav>')
-    with ui.element("main").classes("two"):
+    with ui.element("div").classes("page"):
         banner = html(view.banner(house.seen())).classes("wide")
         yield visitor
 

@@ -50,16 +50,15 @@ def option(chart: Chart, names: Mapping[str, str]) -> dict[str, Any]:
             wide = [None if a is None or b is None else b - a for a, b in zip(low, high, strict=True)]
             band = {"areaStyle": {"color": colour, "opacity": 0.18}}
             series.append({**edge, **band, "data": _pairs(at_ms, wide)})
-    unit = SERIES[next(iter(names))]
     axis = {"axisLabel": {"color": GREY}, "axisLine": {"lineStyle": {"color": GREY}}}
     return {
         "animation": False,
-        "grid": {"left": 58, "right": 14, "top": 34, "bottom": 26},
-        "legend": {"top": 2, "textStyle": {"color": GREY}, "data": list(names.values())},
+        "grid": {"left": 54, "right": 14, "top": 32, "bottom": 26},
+        "legend": {"top": 2, "icon": "roundRect", "textStyle": {"color": GREY}, "data": list(names.values())},
         "tooltip": {"trigger": "axis", "confine": True},
         "xAxis": {"type": "time", **axis},
         "yAxis": {
-            "type": "value", "scale": True, "name": unit, "nameTextStyle": {"color": GREY}, **axis,
+            "type": "value", "scale": True, **axis,
             "splitLine": {"lineStyle": {"color": GREY, "opacity": 0.25}},
         },
         "series": series,
@@ -115,8 +114,8 @@ def _charts(store: Store) -> None:
             download = html("")
         note = html("")
     charts, sections = {}, {}
-    for title in DRAWN:
-        with card(title) as sections[title]:
+    for title, drawn in DRAWN.items():
+        with card(f"{title}, {SERIES[next(iter(drawn))]}") as sections[title]:
             charts[title] = ui.echart({}).style("height:230px; width:100%")
         sections[title].set_visibility(False)
     ui.timer(0.1, load, once=True)

@@ -8,7 +8,11 @@ from nicegui import ui
 from controller.gateway.pages import diagram, view
 from controller.gateway.pages.frame import House, card, frame, html, live
 
-CONFIG = {"theme": "neutral", "securityLevel": "strict", "state": {"nodeSpacing": 45, "rankSpacing": 45}}
+CONFIG = {"theme": "neutral", "securityLevel": "strict", "state": {"nodeSpacing": 50, "rankSpacing": 60}}
+
+TO_PRESENT = """setTimeout(() => document.querySelector(".paper .present")?.scrollIntoView(
+  {inline: "center", block: "nearest"}), 700)"""
+"""On a narrow screen the drawing is wider than the window."""
 
 
 def build(house: House, request: Request) -> None:
@@ -30,7 +34,8 @@ def build(house: House, request: Request) -> None:
         if where != drawn[0]:
             drawn[0] = where
             drawing.set_content(where)
+            ui.run_javascript(TO_PRESENT)
         state.set_content(view.state(seen))
-        ways.set_content(diagram.ways_out(chart, status["wiring"], status["state"], status["cause"]))
+        ways.set_content(diagram.ways_out(chart, status["wiring"], status["state"]))
 
     live(refresh)

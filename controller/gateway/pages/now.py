@@ -20,6 +20,8 @@ CAP_HOURS: Final = (1, 2, 4, 8, 24)
 
 def build(house: House, request: Request) -> None:
     with frame(house, request, "/") as visitor:
+        with card("Causes that act or are held", wide=True) as faults_card:
+            faults = ui.element("div")
         with card():
             state = html("")
         with card():
@@ -28,10 +30,8 @@ def build(house: House, request: Request) -> None:
             limits = html("")
         with card("Commands"):
             _commands(visitor)
-        with card("Causes that act or are held", wide=True) as faults_card:
-            faults = ui.element("div")
         with card("The pack", wide=True):
-            main, pack, spread = html(""), html("").style("margin-top:.8rem"), html("")
+            pack, spread = html(""), html("")
         with card(wide=True):
             health = html("")
     shown: list[tuple[str, bool, bool]] = []
@@ -42,7 +42,6 @@ def build(house: House, request: Request) -> None:
         state.set_content(view.state(seen))
         charge.set_content(view.charge(seen))
         limits.set_content(view.limits(seen))
-        main.set_content(view.values(seen, view.MAIN))
         pack.set_content(view.values(seen, view.PACK))
         spread.set_content(view.spread(seen))
         health.set_content(view.health(seen))

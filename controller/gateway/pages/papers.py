@@ -78,7 +78,7 @@ def _section(shown: Mapping[str, Shown]) -> str:
         f"<tr><td><code>{escape(name.partition('.')[2])}</code><div class='small muted'>{escape(key.text)}</div></td>"
         f"<td>{_value(key)}</td></tr>" for name, key in shown.items()
     )  # fmt: skip
-    return f'<div class="scroll"><table>{rows}</table></div>'
+    return f'<div class="scroll"><table class="stack">{rows}</table></div>'
 
 
 def _value(key: Shown) -> str:

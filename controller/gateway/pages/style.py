@@ -12,10 +12,13 @@ CSS: Final = """
 html { color-scheme: light dark; }
 body, body.body--dark, body.body--light { background:var(--bg); color:var(--fg); margin:0;
   font:16px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-.nicegui-content { padding:0; gap:0; display:block; width:100%; }
+body { --nicegui-default-padding:0; --nicegui-default-gap:0; }
+body .nicegui-content { padding:0; gap:0; display:block; width:100%; }
+.muted { overflow-wrap:anywhere; } .card td { overflow-wrap:break-word; }
 .q-page, .q-page-container, .q-layout { min-height:0 !important; }
 a { color:var(--accent); }
-header.top { position:sticky; top:0; z-index:10; background:var(--card); border-bottom:1px solid var(--line); }
+header.top { width:100%; position:sticky; top:0; z-index:10; background:var(--card);
+  border-bottom:1px solid var(--line); }
 header.top .in { max-width:1180px; margin:0 auto; padding:.5rem .8rem 0; }
 header.top .line { display:flex; align-items:center; gap:.6rem; justify-content:space-between; flex-wrap:wrap; }
 header.top .name { font-weight:650; text-decoration:none; color:var(--fg); }
@@ -23,9 +26,10 @@ nav.pages { display:flex; gap:.15rem; overflow-x:auto; scrollbar-width:none; mar
 nav.pages a { padding:.5rem .75rem; color:var(--muted); text-decoration:none; white-space:nowrap;
   border-bottom:3px solid transparent; }
 nav.pages a.here { color:var(--fg); border-color:var(--accent); font-weight:600; }
-main { max-width:1180px; margin:0 auto; padding:.8rem; display:grid; gap:.8rem; grid-template-columns:minmax(0,1fr); }
-@media (min-width:900px) { main.two { grid-template-columns:minmax(0,1fr) minmax(0,1fr); }
-  main.two > .wide { grid-column:1/-1; } }
+div.page { max-width:1180px; margin:0 auto; padding:.8rem; display:grid; gap:.8rem;
+  grid-template-columns:minmax(0,1fr); }
+@media (min-width:900px) { div.page { grid-template-columns:minmax(0,1fr) minmax(0,1fr); }
+  div.page > .wide { grid-column:1/-1; } }
 .card { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:.9rem 1rem; display:block; }
 .card:has(> .nicegui-html:only-child:empty), .none { display:none; }
 .card h2 { font-size:1.05rem; line-height:1.3; margin:0 0 .5rem; font-weight:650; letter-spacing:0; }
@@ -61,15 +65,17 @@ code { background:rgba(127,127,127,.16); border-radius:5px; padding:0 .3rem; fon
 .sev { font-weight:600; } .sev.open, .sev.lock-out { color:var(--bad); }
 .sev.graceful, .sev.limit, .sev.no-closing, .sev.warning { color:var(--warn); }
 .paper { background:#fff; border-radius:8px; padding:.4rem; overflow:auto; }
-.paper svg { min-width:760px; height:auto; display:block; margin:0 auto; }
+.paper svg { min-width:720px; height:auto; display:block; margin:0 auto; }
 details > summary { cursor:pointer; }
 .tools { display:flex; gap:.5rem; flex-wrap:wrap; align-items:center; }
 .tools .q-btn { min-height:40px; }
 .q-field { font-size:1rem; }
 @media (max-width:620px) {
-  .events thead { display:none; } .events tr { display:block; padding:.5rem 0; border-bottom:1px solid var(--line); }
-  .events td { display:block; border:0; padding:.05rem 0; }
-  .huge { font-size:2.1rem; } main { padding:.5rem; gap:.5rem; } .card { padding:.75rem .8rem; }
+  .stack thead { display:none; } .stack tr { display:block; padding:.5rem 0; border-bottom:1px solid var(--line); }
+  .stack td { display:block; border:0; padding:.05rem 0; }
+  .huge { font-size:2.1rem; } div.page { padding:.5rem; gap:.5rem; }
+  nav.pages { flex-wrap:wrap; } nav.pages a { padding:.3rem .6rem; font-size:.95rem; }
+  .card { padding:.75rem .8rem; }
 }
 """
 
@@ -78,12 +84,12 @@ LOGIN: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8"><ti
 form.in {{ max-width:22rem; margin:12vh auto 0; }} form.in input {{ width:100%; font:inherit; padding:.6rem;
 border:1px solid var(--line); border-radius:8px; background:var(--bg); color:var(--fg); margin:.2rem 0 .8rem; }}
 form.in button {{ font:inherit; font-weight:600; width:100%; padding:.65rem; border:0; border-radius:8px;
-background:var(--accent); color:var(--card); cursor:pointer; }}</style></head><body><main>
+background:var(--accent); color:var(--card); cursor:pointer; }}</style></head><body><div class="page">
 <form class="card in" method="post" action="/login"><h2>{title}</h2>{message}
 <input type="hidden" name="form" value="{form}"><input type="hidden" name="next" value="{next}">
 <label for="password" class="muted">Password</label>
 <input id="password" name="password" type="password" autocomplete="current-password" required autofocus>
 <button type="submit">Log in</button>
-<p class="small muted">It is set at the machine: <code>sudo controller gateway passwd</code></p></form></main>
+<p class="small muted">It is set at the machine: <code>sudo controller gateway passwd</code></p></form></div>
 </body></html>
 """

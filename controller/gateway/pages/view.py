@@ -39,11 +39,9 @@ class Item(NamedTuple):
     unit: str
 
 
-MAIN: Final = (
+PACK: Final = (
     Item("pack_voltage_v", "Voltage", "V"), Item("current_a", "Current", "A"), Item("soh_pct", "State of health", "%"),
     Item("energy_remaining_wh", "Energy left", "kWh"),
-)  # fmt: skip
-PACK: Final = (
     Item("cell_min_v", "Lowest cell", "V"), Item("cell_max_v", "Highest cell", "V"),
     Item("temp_min_c", "Coldest", "°C"), Item("temp_max_c", "Hottest", "°C"),
     Item("contactor_state", "Pack's contactors", ""), Item("hvil_ok", "Interlock loop", ""),
@@ -65,10 +63,10 @@ BOUNDED_BY: Final[Mapping[str, str]] = {
     "mean cell": "the mean cell voltage, near its stop",
     "coldest cell": "the cold: the coldest sensor",
     "hottest cell": "the heat: the hottest sensor",
-    "unknown cells or temperatures": "cell voltages or temperatures are not known",
-    "unknown pack voltage or current": "the pack's voltage or current is not known",
-    "unknown SoC": "the state of charge is not known",
-    "starting": "it has just started",
+    "unknown cells or temperatures": "unknown cell voltages or temperatures",
+    "unknown pack voltage or current": "an unknown voltage or current of the pack",
+    "unknown SoC": "an unknown state of charge",
+    "starting": "the start: nothing has been judged yet",
 }
 TONES: Final[Mapping[str, str]] = {
     "RUNNING": "good", "FAULT": "bad", "LOCKED_OUT": "bad", "STANDBY": "calm", "STARTING": "calm",
@@ -112,7 +110,7 @@ def bounded_by(name: str) -> str:
     if name.startswith("rising to "):
         return f"rising slowly, towards {bounded_by(name.removeprefix('rising to '))}"
     if name in State.__members__:
-        return f"nothing is offered in {name}"
+        return f"the state: nothing is offered in {name}"
     if name in Event._value2member_map_:
         return f"{name}: {TEXTS[Event(name)].what}"
     return BOUNDED_BY.get(name, name)
@@ -246,8 +244,8 @@ def spread(seen: Seen) -> str:
     apart = number((max(known) - min(known)) * 1000)
     lowest, highest = cells.index(min(known)) + 1, cells.index(max(known)) + 1
     return (
-        f'<p class="{_fade(seen).strip()}">{len(known)} of {len(cells)} cells known, <b>{apart} mV</b> apart. Lowest is '
-        f"cell {lowest} with {number(min(known), 3)} V, highest cell {highest} with {number(max(known), 3)} V "
+        f'<p class="{_fade(seen).strip()}">{len(known)} of {len(cells)} cells known, <b>{apart} mV</b> apart. Lowest '
+        f"is cell {lowest} with {number(min(known), 3)} V, highest cell {highest} with {number(max(known), 3)} V "
         f"{_age(seen, 'cell_min_v')}</p>"
     )
 
