@@ -12,13 +12,15 @@ from controller import config as configs
 from controller.batteries.registry import BATTERIES
 from controller.client import socket_path
 from controller.config import Catalogue, ConfigError
-from controller.gateway import requests
+from controller.gateway import owner, requests
 from controller.inverters.registry import INVERTERS
 
-app = typer.Typer(invoke_without_command=True, help="What people see: MQTT, Home Assistant, the inverter's power.")
+app = typer.Typer(invoke_without_command=True, help="What people see: MQTT, Home Assistant, the page, history.")
+
+app.command("passwd")(owner.passwd)
+app.command("export")(owner.export)
 
 CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
-NO_EXTRA = "the gateway's libraries are missing: pip install 'packwarden[gateway]'"
 
 
 @app.callback()
@@ -36,13 +38,13 @@ def gateway(
         fail("no config found: --config, $CONTROLLER_CONFIG, ./controller.toml or /etc/packwarden/controller.toml")
     try:
         from controller.gateway import serve  # needs the extra
-    except ModuleNotFoundError:
-        fail(NO_EXTRA)
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is missing: pip install 'packwarden[gateway]'")
     try:
         known = configs.read(path, Catalogue(BATTERIES, INVERTERS))
     except ConfigError as error:
         fail(str(error))
-    options = serve.Options(path, socket_path(socket), own_socket)
+    options = serve.Options(path, socket_path(socket), own_socket, state=owner.state_folder(None))
     if state := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         options = options._replace(restore=Path(state) / options.restore.name)
     raise typer.Exit(serve.run(options, known, os.environ, BATTERIES[known.settings.battery].title))

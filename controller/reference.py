@@ -66,16 +66,16 @@ def causes() -> str:
 def _row(rule: Rule) -> str:
     dagger, masked = " †" if rule.always else "", " (shadow)" if rule.masked else ""
     cells = (
-        f"`{rule.id.value}`{dagger}{masked}", rule.threshold, _time(rule.hold_ms), _reaction(rule),
-        _time(rule.budget_ms), _release(rule), rule.why,
+        f"`{rule.id.value}`{dagger}{masked}", rule.threshold, duration(rule.hold_ms), reaction(rule),
+        duration(rule.budget_ms), release(rule), rule.why,
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _reaction(rule: Rule) -> str:
+def reaction(rule: Rule) -> str:
     words = REACTIONS[rule.severity]
     if rule.severity is Severity.GRACEFUL:
-        words += f" {_time(rule.wait_ms)}" + (" → STANDBY" if rule.rests else "")
+        words += f" {duration(rule.wait_ms)}" + (" → STANDBY" if rule.rests else "")
     if rule.severity is Severity.LIMIT and not rule.charge:
         words += " discharge"
     if rule.severity is Severity.LIMIT and not rule.discharge:
@@ -83,17 +83,17 @@ def _reaction(rule: Rule) -> str:
     return words
 
 
-def _release(rule: Rule) -> str:
+def release(rule: Rule) -> str:
     if rule.severity is Severity.LOCK_OUT:
         return "unlock"
     if rule.severity not in (Severity.GRACEFUL, Severity.OPEN):
-        return "with the cause" if not rule.quiet_ms else f"↺ {_time(rule.quiet_ms)}"
+        return "with the cause" if not rule.quiet_ms else f"↺ {duration(rule.quiet_ms)}"
     if rule.rests:
         return "with the cause"
-    return "latched" if rule.quiet_ms is None else f"↺ {_time(rule.quiet_ms)}"
+    return "latched" if rule.quiet_ms is None else f"↺ {duration(rule.quiet_ms)}"
 
 
-def _time(ms: int | None) -> str:
+def duration(ms: int | None) -> str:
     if not ms:
         return "–"
     return f"{ms} ms" if ms < 1000 or ms % 100 else f"{ms / 1000:g} s"

@@ -174,8 +174,9 @@ def repair(garage: Garage) -> None:
     garage.inverter.wish_w = 1_000.0
     garage.sensor_on = garage.build.wiring == "own"
     if isinstance(garage.pack, TeslaEnd):
-        garage.pack.pack._welded.clear()
-        garage.pack.pack.load_on_link, garage.pack.pack.soc_pct = False, 50.0
+        pack = garage.pack.pack
+        pack._welded.clear()
+        pack.soc_pct, pack.load_on_link, pack.bms_fault, pack.reset_required = 50.0, False, False, False
     elif isinstance(garage.pack, LeafEnd):
         garage.pack.pack.soc_pct = 50.0
     elif isinstance(garage.pack, PlainEnd):

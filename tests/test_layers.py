@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("statecharts", "controller", "drivers", "sim")
 OUTWARD = {
-    "controller.cli", "controller.__main__", "controller.story", "controller.reference", "controller.protocol_pages",
+    "controller.cli", "controller.__main__", "controller.story", "controller.reference", "controller.safety_report", "controller.protocol_pages",
     "controller.run", "controller.wiring", "controller.live", "controller.link", "controller.cli_live", "controller.cli_gateway",
     "controller.live_view", "controller.cli_doctor", "controller.cli_sim", "controller.cli_incident",
 }  # fmt: skip
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "controller.inverters", "controller.model", "controller.codec", "controller.ports", "controller.schedule",
         "statecharts.supervisor",
     ),
+    "controller.hazards": ("controller.model.events",),
     "controller.safety.situation": ("controller.model", "statecharts.supervisor"),
     "controller.safety.rules": ("controller.model", "controller.safety.situation", "statecharts.supervisor"),
     "controller.safety.monitor": (
@@ -83,6 +84,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "controller.gateway", "controller.model", "controller.ports", "controller.messages", "controller.client",
         "controller.config", "drivers.systemd", "statecharts.supervisor",
     ),
+    "controller.gateway.pages": ("controller.gateway", "controller.model", "controller.config", "statecharts"),
     "drivers": ("controller.ports", "controller.model.events", "statecharts.supervisor"),
     "drivers.can_bus": ("controller.ports", "controller.model.events", "drivers.reopening"),
     "drivers.serial_lines": ("controller.ports", "drivers.reopening"),
@@ -117,9 +119,19 @@ ONLY_IN = {
     "serial": {"drivers.serial_lines"},
     "gpiozero": {"drivers.gpio"},
     "aiomqtt": {"controller.gateway.mqtt"},
+    "prometheus_client": {"controller.gateway.metrics"},
+    "nicegui": {
+        "controller.gateway.web", *(f"controller.gateway.pages.{name}" for name in (
+            "cells", "events", "frame", "history", "machine", "now")),
+    },
+    "fastapi": {
+        "controller.gateway.web", *(f"controller.gateway.pages.{name}" for name in (
+            "cells", "events", "frame", "history", "inverter", "machine", "now", "papers")),
+    },
+    "uvicorn": {"controller.gateway.web"},
     "typer": {
-        "controller.cli", "controller.cli_gateway", "controller.cli_live", "controller.cli_incident", "controller.cli_doctor", "controller.cli_sim",
-        "controller.gateway.commands",
+        "controller.cli", "controller.cli_gateway", "controller.cli_live", "controller.cli_incident",
+        "controller.cli_doctor", "controller.cli_sim", "controller.gateway.commands", "controller.gateway.owner",
     },
     "pymodbus": {"controller.gateway.modbus_tcp", "drivers.modbus_server"},
     "tomlkit": {"controller.config", "controller.config_keys", "controller.config_check"},

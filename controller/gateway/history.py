@@ -58,7 +58,7 @@ class History:
         """Whether it is time to flush."""
         if newest is None:
             return bool(self._waiting)
-        now_s = newest.status["t_ms"] // 1000
+        now_s: int = newest.status["t_ms"] // 1000
         self._clock = (newest.stamp.utc_s - newest.status["t_ms"] / 1000, newest.stamp.synchronised)
         self._waiting[now_s] = sample(newest.status)
         while len(self._waiting) > WAITING_MAX:

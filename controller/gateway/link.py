@@ -45,7 +45,7 @@ class ControlLink:
                     await self._watch()
                 except LinkError as error:
                     tries = 0 if self._hub.newest is not None else min(tries + 1, len(AGAIN_S) - 1)
-                    pass
+                    self._hub.lose(str(error))
                 await self._pause(AGAIN_S[tries])
         finally:
             self._hub.lose("the link to the control process has ended")

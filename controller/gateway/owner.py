@@ -8,15 +8,15 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from controller.gateway.accounts import PasswordError, PasswordFile, hashed
 from controller.gateway.history_export import export as write_export
 from controller.gateway.history_store import LEVEL_OF, HistoryError, Store
+from controller.gateway.people import STATE_FOLDER
 
-STATE_FOLDER: Final = Path("/var/lib/packwarden-gateway")
 STATE_HELP = "The gateway's folder. Else $STATE_DIRECTORY, /var/lib/packwarden-gateway."
 StateOption = Annotated[Path | None, typer.Option("--state", help=STATE_HELP)]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from controller.config import Config
-from controller.gateway import batt2gen24, dispatcher, requests
+from controller.gateway import batt2gen24, dispatcher, people, requests
 from controller.gateway.dispatch import Live
 from controller.gateway.dispatcher import Dispatcher
 from controller.gateway.home_assistant import About
@@ -66,12 +66,13 @@ class Journal:
 
 
 class Options(NamedTuple):
-    """Where things are. socket: that of control. own_socket: where the command line asks the gateway."""
+    """Where things are. socket: that of control. own_socket: where the command line asks the gateway. state: ours."""
 
     config: Path
     socket: Path
     own_socket: Path
     restore: Path = dispatcher.RESTORE_PATH
+    state: Path = people.STATE_FOLDER
 
 
 def run(options: Options, config: Config, environ: Mapping[str, str], title: str) -> int:
@@ -97,6 +98,7 @@ def residents(options: Options, config: Config, hub: Hub, tell: Tell, title: str
     inverter, limit_w = dispatcher.site_of(values), values["limits.max_power_w"]
     steering = Dispatcher(inverter, limit_w, HubLimits(hub), RestoreFile(options.restore), tell=tell)
     found.append(Resident("dispatch", partial(requests.reside, steering, options.own_socket)))
+    found += [Resident(name, run) for name, run in people.residents(config, options.state, hub, tell)]
     return found
 
 
@@ -123,18 +125,33 @@ async def kept(
     resident: Resident, tell: Tell,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep, now_s: Callable[[], float] = time.monotonic,
 ) -> None:  # fmt: skip
-    """Run it, and again whenever it ends: at once after a good while, else later and later."""
+    """Run it, and again whenever it ends: soon after a good while, else later and later."""
     tries = 0
     while True:
         began_s = now_s()
-        try:
-            await resident.run()
-            why = "it ended"
-        except Exception as error:  # noqa: BLE001 whatever it is, the others go on
-            why = "".join(traceback.format_exception(error)).rstrip()
+        why = await _ending_of(resident)
         tries = 0 if now_s() - began_s >= HEALTHY_S else min(tries + 1, len(AGAIN_S) - 1)
         tell(f"{resident.name} starts again in {AGAIN_S[tries]:g} s: {why}")
         await pause(AGAIN_S[tries])
+
+
+async def _ending_of(resident: Resident) -> str:
+    """Why it ended, in a task of its own: a cancellation from inside ends the resident, not us."""
+    try:
+        await asyncio.create_task(_run_of(resident))
+        why = "it ended"
+    except asyncio.CancelledError:
+        why = "it was cancelled from inside"
+    except Exception as error:  # noqa: BLE001 whatever it is, the others go on
+        why = "".join(traceback.format_exception(error)).rstrip()
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return why
+
+
+async def _run_of(resident: Resident) -> None:
+    await resident.run()
 
 
 async def _alive(systemd: Systemd, hub: Hub) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import os
 import secrets
 import socket
@@ -143,11 +144,11 @@ class _Server(uvicorn.Server):
 
 
 def _settings(app: Any, pair: Pair | None) -> uvicorn.Config:
-    tls = {} if pair is None else {"ssl_certfile": str(pair.certificate), "ssl_keyfile": str(pair.key)}
     return uvicorn.Config(
         app, log_level="error", access_log=False, lifespan="on", server_header=False, proxy_headers=False,
         limit_concurrency=CONNECTIONS_MAX, timeout_keep_alive=20, timeout_graceful_shutdown=1,
-        ws_max_size=MESSAGE_MAX, h11_max_incomplete_event_size=32 * 1024, **tls,
+        ws_max_size=MESSAGE_MAX, h11_max_incomplete_event_size=32 * 1024,
+        ssl_certfile=pair and pair.certificate, ssl_keyfile=pair and pair.key,
     )  # fmt: skip
 
 
@@ -261,7 +262,7 @@ class Door:
         if not token:
             self._house.tell(f"page: wrong password from {address}")
             await self._pause(WRONG_S)
-            wait = f" The next try is taken in {wait_s:.0f} s." if wait_s >= 1 else ""
+            wait = f" The next try is taken in {math.ceil(wait_s)} s." if wait_s else ""
             return self._form(f"That is not the password.{wait}", then, 429 if wait else 401)
         self._house.tell(f"page: logged in from {address}")
         response = RedirectResponse(then, 303)

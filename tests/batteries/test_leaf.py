@@ -252,6 +252,7 @@ def test_group_2_gives_96_cells_and_their_extremes():
     assert (pack.cell_min_v, pack.cell_max_v) == (3.698, 3.701)
 
 
+@pytest.mark.requirement("C4")
 @pytest.mark.parametrize("spoilt", ["0000", "FFFF", "1195"])
 def test_one_implausible_cell_makes_the_whole_answer_none(spoilt: str):
     pack = group(2, "0E74" * 50 + spoilt + "0E74" * 45 + "00000000", 0xC6).snapshot(0)
@@ -334,6 +335,7 @@ def test_foreign_and_29_bit_ids_change_nothing():
     assert state.receive(frames, 0) is state
 
 
+@pytest.mark.requirement("C5")
 def test_what_is_not_available_at_start_up_is_unknown():
     """Recorded first frames: 511.5 V, 511.5 A, 255.75 kW would all be plausible bits."""
     pack = look((0x1DB, "7FE0FFC67F00000D"), (0x1DC, "FFFFFFFF1FFFFC6B"), (0x55B, "FFC05500FFC02193"))
@@ -608,6 +610,7 @@ def test_flow_control_follows_each_frame_in_the_tick_in_which_it_came():
     assert longest_ms == 0
 
 
+@pytest.mark.requirement("C4")
 def test_an_answer_that_breaks_off_is_asked_for_again_in_its_turn():
     pack = LeafPack("ZE1", stops_at=5)
     state = live(pack, 3_000)
@@ -941,6 +944,7 @@ def stuck_status(pack: LeafPack) -> None:
     pack.stuck.add(0x1DB)
 
 
+@pytest.mark.requirement("P7", "P8", "cause:pack-data-lost")
 @pytest.mark.parametrize("lose", [silent_status, corrupt_status, stuck_status])
 def test_p7_p8_a_status_that_is_lost_corrupt_or_stuck_is_zero_at_500_ms_and_open_by_1200(
     lose: Callable[[LeafPack], None],
@@ -958,6 +962,7 @@ def test_p7_p8_a_status_that_is_lost_corrupt_or_stuck_is_zero_at_500_ms_and_open
     assert garage.loop.state.pack.pack_voltage_v is None
 
 
+@pytest.mark.requirement("P7", "P8")
 @pytest.mark.slow
 @pytest.mark.parametrize("lose", [silent_status, corrupt_status])
 def test_p7_p8_ten_minutes_without_a_status_stay_open(lose: Callable[[LeafPack], None]):
@@ -977,6 +982,7 @@ def test_an_open_interlock_opens_at_once_and_is_latched():
     assert garage.run_ms(70_000).at is State.FAULT
 
 
+@pytest.mark.requirement("cause:bms-relay-cut")
 def test_a_relay_cut_opens_without_breaking_current_and_clears_itself_after_a_minute():
     garage = Garage(LeafPack("ZE1")).running()
     garage.pack.relay_cut = 1
@@ -989,6 +995,7 @@ def test_a_relay_cut_opens_without_breaking_current_and_clears_itself_after_a_mi
     garage.until(State.RUNNING, within_ms=40_000)
 
 
+@pytest.mark.requirement("P4")
 def test_a_pack_that_does_not_permit_closing_waits_in_standby_and_holds_no_fault():
     garage = Garage(LeafPack("ZE1", permits=False)).ask(CommandKind.ENABLE).run_ms(30_000)
     assert garage.at is State.STANDBY

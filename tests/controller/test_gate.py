@@ -48,6 +48,7 @@ def test_every_set_the_chart_can_want_passes_and_no_dangerous_one_does(wiring: s
             assert not passes, closed
 
 
+@pytest.mark.requirement("I7", "cause:gate-refused")
 def test_a_refusal_switches_everything_off_sends_nothing_and_is_a_fault():
     wanted = Outputs(frozenset({POSITIVE}), (CanFrame(0x221, b"\0"),), heartbeat=True)
     _, outputs = allow(Gate(), settings(), wanted, CLOSED_PACK, 360.0, "", 0)

@@ -1,5 +1,7 @@
 """The loop: whatever breaks, the outputs go off in that tick, and the next one makes it a fault."""
 
+import pytest
+
 from controller.loop import Loop, Ports
 from controller.model.events import Event
 from controller.ports import CanFrame, Pins, RelayError
@@ -62,6 +64,7 @@ def test_a_healthy_loop_goes_on_running():
     assert rig.told() == set()
 
 
+@pytest.mark.requirement("I7", "cause:exception")
 def test_an_exception_in_a_port_switches_everything_off_in_that_tick_and_faults_in_the_next():
     rig = Rig()
     rig.bus.receive = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
@@ -75,6 +78,7 @@ def test_an_exception_in_a_port_switches_everything_off_in_that_tick_and_faults_
     assert rig.state is not State.RUNNING
 
 
+@pytest.mark.requirement("I7", "cause:relay-failed")
 def test_a_relay_board_that_fails_is_switched_off_and_no_frame_asks_the_pack_to_close():
     rig = Rig("pack+inverter")
     writes = []
@@ -101,6 +105,7 @@ def test_one_tick_fifty_milliseconds_late_is_an_event_and_goes_on():
     assert rig.state is State.RUNNING
 
 
+@pytest.mark.requirement("cause:tick-overrun")
 def test_a_tick_more_than_two_hundred_milliseconds_late_opens():
     rig = Rig()
     rig.tick(after_ms=220)

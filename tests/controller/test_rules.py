@@ -281,6 +281,7 @@ CASES: Mapping[Event, list[Case]] = {
 }  # fmt: skip
 
 
+@pytest.mark.requirement("S3.2", "cause:{event}")
 @pytest.mark.parametrize("event", [rule.id for rule in RULES], ids=str)
 def test_a_row_is_bad_beyond_its_limit_good_up_to_it_and_unknown_without_a_value(event: Event):
     for changes, bad in CASES[event]:
@@ -368,6 +369,7 @@ ROWS: Mapping[Event, tuple] = {
 }  # fmt: skip
 
 
+@pytest.mark.requirement("S3.1")
 def test_every_row_has_the_times_and_the_reaction_of_the_concept():
     def said_of(rule) -> Iterator[str]:
         yield from [HELD_AT_REST] * rule.always + [RESTS] * rule.rests

@@ -145,7 +145,9 @@ def test_one_that_is_larger_than_the_bound_is_kept_alone(tmp_path: Path):
 
 def test_the_oldest_is_told_by_its_number_since_clocks_jump(tmp_path: Path):
     for number, stamp in ((9, "19700101T000003Z"), (10, "20261101T120003Z"), (11, "19700101T000001Z")):
-        (tmp_path / f"{number:04}-{stamp}-1f0c2a9b-fault.zip").write_bytes(bytes(100_000))
+        path = tmp_path / f"{number:04}-{stamp}-1f0c2a9b-fault.zip"
+        path.write_bytes(bytes(100_000))
+        os.utime(path, (1_000 - number, 1_000 - number))
     store = written(tmp_path, noise(100_000), limit_bytes=250_000)
     assert [path.name[:5] for path in bundles(tmp_path)] == ["0011-", "0012-"]
     assert store.newest.startswith("0012-")

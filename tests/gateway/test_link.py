@@ -243,6 +243,15 @@ def test_events_are_numbered_once_however_often_control_tells_them():
     assert [(one.number, one.detail) for one in hub.since(known)] == [(known + 1, "a"), (known + 2, "a")]
 
 
+def test_the_same_thing_twice_in_one_tick_is_two_events_however_they_are_told():
+    hub = Hub()
+    status = {**statuses.running(), "events": []}
+    twice = statuses.later(status, 1, ("hvil-open", "a"), ("hvil-open", "a"))
+    hub.publish({**twice, "events": twice["events"][:1]})
+    hub.publish(twice)
+    assert [one.detail for one in hub.happened] == ["a", "a"]
+
+
 def test_an_event_is_dated_by_its_age_in_the_status():
     hub = Hub()
     status = statuses.later(statuses.later(statuses.running(), 1, ("hvil-open", "a")), 30)

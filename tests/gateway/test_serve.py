@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from controller.gateway.hub import Hub
 from controller.gateway.serve import AGAIN_S, HEALTHY_S, HubLimits, Journal, Resident, kept, serve
 from drivers.systemd import Systemd
 from tests.gateway import statuses
-from tests.gateway.test_link import scenario
+from tests.gateway.test_link import scenario, soon
 from tests.live.world import CONFIG
 
 
@@ -51,6 +52,46 @@ def test_a_resident_that_crashes_starts_again_and_takes_nobody_down():
         assert steady.is_set()
         assert "RuntimeError: boom" in said[0]
         assert "Traceback" in said[0]
+
+    scenario(story)
+
+
+def test_a_resident_that_is_cancelled_from_inside_starts_again_as_well():
+    async def story() -> None:
+        lives = 0
+
+        async def cancelling_itself() -> None:
+            nonlocal lives
+            lives += 1
+            if lives > 2:
+                await asyncio.sleep(3600)
+            raise asyncio.CancelledError
+
+        task = asyncio.create_task(
+            kept(Resident("x", cancelling_itself), lambda _: None, pause=lambda _: asyncio.sleep(0))
+        )
+        await soon(lambda: lives == 3)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    scenario(story)
+
+
+def test_a_resident_that_swallows_its_cancellation_ends_all_the_same():
+    async def story() -> None:
+        began = asyncio.Event()
+
+        async def deaf() -> None:
+            began.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+        task = asyncio.create_task(kept(Resident("x", deaf), lambda _: None))
+        await began.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
 
     scenario(story)
 

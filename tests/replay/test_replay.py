@@ -180,6 +180,7 @@ def test_the_trace_is_what_its_hash_says_and_speaks_every_second(tmp_path: Path)
 LFP = str(LOGS / "tesla-m3-lfp-vehicle-bus-a.log")
 
 
+@pytest.mark.requirement("I14")
 @pytest.mark.parametrize("log", [MICHAEL, pytest.param(LFP, marks=needs_shared)])
 def test_two_runs_with_different_hash_seeds_give_the_same_bytes(log: str, tmp_path: Path):
     traces = []

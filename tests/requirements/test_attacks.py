@@ -22,12 +22,14 @@ def never_refused(bench: Bench) -> bool:
 # --- unknown is unknown, at every edge ---
 
 
+@pytest.mark.requirement("S3.2", "I4", "I13")
 def test_a_value_that_is_unknown_now_withholds_closing_though_it_was_fresh():
     bench = Bench("pack").enable().until(State.STANDBY).run_ms(9_900).says(hvil_ok=None).run_ms(3_000)
     assert bench.ever_closed == frozenset()
     assert never_refused(bench)
 
 
+@pytest.mark.requirement("S3.2", "I4", "I13")
 @pytest.mark.parametrize(("wiring", "state"), [("own", State.CLOSING_NEGATIVE), ("pack+inverter", State.WAKING_PACK)])
 def test_a_signal_that_goes_stale_in_the_ladder_stops_it_before_the_gate_must(wiring: str, state: State):
     bench = Bench(wiring).enable().until(state).silence(Feed.SOC).run_ms(5_000)
@@ -35,6 +37,7 @@ def test_a_signal_that_goes_stale_in_the_ladder_stops_it_before_the_gate_must(wi
     assert never_refused(bench)
 
 
+@pytest.mark.requirement("I13")
 def test_signals_nobody_requires_do_not_make_the_gate_refuse():
     bench = Bench("own").enable().run_ms(9_000).silence(Feed.CONTACTOR).until(State.RUNNING)
     assert never_refused(bench)
@@ -56,6 +59,7 @@ def overcharge(bench: Bench) -> None:
     bench.says(cell_max_v=4.40)
 
 
+@pytest.mark.requirement("I4", "I13", "P1", "P2", "P3")
 @pytest.mark.parametrize("cause", [press, open_hvil, revoke, overcharge])
 @pytest.mark.parametrize("wiring", ["own", "pack", "pack+inverter"])
 @pytest.mark.parametrize("edge", [1, 2, 3])
@@ -73,6 +77,7 @@ def test_no_output_rises_once_a_cause_is_seen_however_short_its_debounce_has_run
         assert never_refused(bench)
 
 
+@pytest.mark.requirement("S3.2", "cause:e-stop-open")
 def test_an_emergency_stop_that_becomes_unknown_counts_as_open():
     bench = Bench("own").running()
     bench.estop_ok = None
@@ -81,6 +86,7 @@ def test_an_emergency_stop_that_becomes_unknown_counts_as_open():
     assert bench.opened_after_ms(since_ms) <= 250
 
 
+@pytest.mark.requirement("cause:feedback-lost")
 def test_relays_that_are_not_fed_back_any_more_are_opened():
     bench = Bench("own").running()
     bench.feedback = False
@@ -90,11 +96,13 @@ def test_relays_that_are_not_fed_back_any_more_are_opened():
     assert Event.FEEDBACK_LOST in bench.events()
 
 
+@pytest.mark.requirement("S3.2", "cause:inverter-revoked")
 def test_a_go_that_becomes_unknown_in_the_ladder_stops_it():
     bench = Bench("own").enable().until(State.PRECHARGING).inverter(go=None).run_ms(20_000)
     assert POSITIVE not in bench.ever_closed
 
 
+@pytest.mark.requirement("S3.3", "I9")
 def test_a_cause_not_known_to_be_gone_cannot_be_acknowledged():
     bench = Bench("own").running().reports(fault=True).run_ms(3_000)
     bench.reports(fault=False).run_ms(10).reports(fault=None).run_ms(20)
@@ -102,6 +110,7 @@ def test_a_cause_not_known_to_be_gone_cannot_be_acknowledged():
     assert bench.at is State.FAULT
 
 
+@pytest.mark.requirement("S3.2", "cause:temperature-critical")
 def test_a_debounce_does_not_run_while_nothing_can_be_told():
     bench = Bench("own").running().says(temp_max_c=61.0).run_ms(20)
     bench.says(temp_max_c=None, temp_min_c=None).silence(Feed.TEMPERATURES).run_ms(4_000)
@@ -112,6 +121,7 @@ def test_a_debounce_does_not_run_while_nothing_can_be_told():
 # --- the record ---
 
 
+@pytest.mark.requirement("S1.7", "I5")
 @pytest.mark.parametrize("wiring", ["own", "pack"])
 def test_the_ladder_starts_only_with_its_own_closing_and_precharge_on_disk(wiring: str):
     bench = Bench(wiring).enable()
@@ -124,6 +134,7 @@ def test_the_ladder_starts_only_with_its_own_closing_and_precharge_on_disk(wirin
     assert [ms for _, ms in on_disk.precharges_age_ms] == [2_000]
 
 
+@pytest.mark.requirement("S1.7", "I5")
 def test_a_permission_that_goes_before_the_ladder_takes_the_closing_off_the_record():
     bench = Bench("own").enable()
     bench.disk_full = True
@@ -134,12 +145,14 @@ def test_a_permission_that_goes_before_the_ladder_takes_the_closing_off_the_reco
     assert bench.stored is None or not bench.stored.closings_age_ms
 
 
+@pytest.mark.requirement("S2.7", "I5")
 def test_a_closing_is_counted_in_the_very_tick_an_old_one_is_forgotten():
     bench = Bench("pack", record=Record(seq=9, closings_age_ms=(86_395_000,))).enable().until(State.RUNNING)
     assert bench.stored is not None
     assert min(bench.stored.closings_age_ms) < 5_000
 
 
+@pytest.mark.requirement("S1.7")
 def test_a_record_that_was_not_stored_is_handed_out_again():
     bench = Bench("own").enable().run_ms(9_900)
     bench.disk_full = True
@@ -149,6 +162,7 @@ def test_a_record_that_was_not_stored_is_handed_out_again():
     bench.until(State.RUNNING)
 
 
+@pytest.mark.requirement("cause:unclean-restarts-spent")
 def test_unclean_restarts_of_days_ago_do_not_count():
     record = Record(seq=4, closed=True, unclean_age_ms=(90_000_000, 200_000_000))
     bench = Bench("own", record=record).enable().until(State.RUNNING, within_ms=120_000)
@@ -158,6 +172,7 @@ def test_unclean_restarts_of_days_ago_do_not_count():
 # --- wishes ---
 
 
+@pytest.mark.requirement("S1.10")
 def test_a_stop_is_stronger_than_auto_enable():
     auto = ContactorSettings(auto_enable=True)
     bench = Bench("own", record=Record(seq=3), contactors=auto).run_ms(30_000)
@@ -165,6 +180,7 @@ def test_a_stop_is_stronger_than_auto_enable():
     assert bench.ever_closed == frozenset()
 
 
+@pytest.mark.requirement("S1.10")
 @pytest.mark.parametrize("record", [Record(seq=3, closed=True), Record(seq=3, latched=("bms-fault",))])
 def test_auto_enable_needs_a_clean_boot(record: Record):
     auto = ContactorSettings(auto_enable=True, auto_enable_ms=90_000)
@@ -172,6 +188,7 @@ def test_auto_enable_needs_a_clean_boot(record: Record):
     assert bench.ever_closed == frozenset()
 
 
+@pytest.mark.requirement("S1.2", "I7")
 def test_a_stopping_service_cannot_be_enabled_and_says_why_it_rests():
     bench = Bench("own").running().command(CommandKind.SERVICE_STOP).until(State.STANDBY)
     bench.enable().run_ms(20_000)
@@ -181,6 +198,7 @@ def test_a_stopping_service_cannot_be_enabled_and_says_why_it_rests():
     assert not bench.stored.closed
 
 
+@pytest.mark.requirement("S4.4")
 @pytest.mark.parametrize("watts", [math.nan, math.inf, -1.0])
 def test_a_cap_that_is_no_number_of_watts_is_refused_and_changes_nothing(watts: float):
     bench = Bench("own").running()
@@ -189,6 +207,7 @@ def test_a_cap_that_is_no_number_of_watts_is_refused_and_changes_nothing(watts: 
     assert bench.limits[0] == 500.0
 
 
+@pytest.mark.requirement("S4.4")
 def test_a_cap_for_one_direction_leaves_the_other_as_it_is():
     bench = Bench("own").running()
     bench.command(CommandKind.CAP, charge_w=500.0, for_ms=60_000).run_ms(20)
@@ -196,6 +215,7 @@ def test_a_cap_for_one_direction_leaves_the_other_as_it_is():
     assert bench.limits == (500.0, 700.0)
 
 
+@pytest.mark.requirement("S1.8")
 def test_one_unlock_is_enough_once_the_link_is_low():
     bench = Bench("own", physics=False)
     bench.link_v = 355.0
@@ -209,6 +229,7 @@ def test_one_unlock_is_enough_once_the_link_is_low():
 # --- precharge, welds, currents ---
 
 
+@pytest.mark.requirement("S2.11", "I1")
 def test_a_slow_source_does_not_verify_a_precharge():
     slow = PrechargeSettings(resistance_ohm=100.0, capacitance_f=0.004)
     bench = Bench("own", precharge=slow, physics=False).enable().until(State.PRECHARGING)
@@ -218,6 +239,7 @@ def test_a_slow_source_does_not_verify_a_precharge():
     assert POSITIVE not in bench.ever_closed
 
 
+@pytest.mark.requirement("S2.2", "S2.11", "I1")
 def test_one_frozen_sample_is_not_five():
     bench = Bench("own").enable().until(State.PRECHARGING).run_ms(200)
     bench.physics, bench.link_v, bench.sampled_ms = False, 359.0, bench.now_ms
@@ -225,6 +247,7 @@ def test_one_frozen_sample_is_not_five():
     assert POSITIVE not in bench.ever_closed
 
 
+@pytest.mark.requirement("S2.1")
 def test_the_offset_is_not_measured_through_a_weld():
     bench = Bench("own", physics=False)
     bench.welded = frozenset({NEGATIVE, POSITIVE})
@@ -233,6 +256,7 @@ def test_the_offset_is_not_measured_through_a_weld():
     assert bench.state.watch.offset_a is None
 
 
+@pytest.mark.requirement("S2.9", "cause:weld-measured")
 @pytest.mark.parametrize(("wiring", "member"), [("own", NEGATIVE), ("own", POSITIVE), ("pack+inverter", POSITIVE)])
 def test_a_contact_that_contradicts_locks_out_though_the_link_falls(wiring: str, member: Contactor):
     bench = Bench(wiring).running()
@@ -243,6 +267,7 @@ def test_a_contact_that_contradicts_locks_out_though_the_link_falls(wiring: str,
     assert bench.at is State.LOCKED_OUT
 
 
+@pytest.mark.requirement("S2.8", "S2.12")
 @pytest.mark.parametrize("settled_ms", [180, 190, 200, 210])
 def test_a_rise_on_negative_alone_is_seen_in_its_own_tick(settled_ms: int):
     bench = Bench("own").enable().until(State.CLOSING_NEGATIVE).run_ms(settled_ms - 10)
@@ -253,6 +278,7 @@ def test_a_rise_on_negative_alone_is_seen_in_its_own_tick(settled_ms: int):
         assert bench.at is State.LOCKED_OUT
 
 
+@pytest.mark.requirement("cause:pack-closed-unasked")
 def test_a_pack_that_stays_closed_unasked_locks_out():
     bench = Bench("pack").run_ms(12_000)
     bench.pack_obeys = False
@@ -263,6 +289,7 @@ def test_a_pack_that_stays_closed_unasked_locks_out():
     assert Event.PACK_CLOSED_UNASKED in bench.events()
 
 
+@pytest.mark.requirement("S3.2", "cause:weld-current")
 def test_current_tells_of_no_weld_while_the_packs_state_is_unknown():
     bench = Bench("pack").run_ms(12_000)
     bench.physics = bench.pack_obeys = False
@@ -270,6 +297,7 @@ def test_current_tells_of_no_weld_while_the_packs_state_is_unknown():
     assert bench.at is State.STANDBY
 
 
+@pytest.mark.requirement("S2.7", "I5")
 def test_the_rest_between_closings_counts_from_when_the_pack_is_open():
     bench = Bench("pack", physics=False).says(contactor_state=PackContactor.CLOSED).enable().run_ms(9_500)
     bench.says(contactor_state=PackContactor.OPEN)
@@ -278,6 +306,7 @@ def test_the_rest_between_closings_counts_from_when_the_pack_is_open():
     assert bench.now_ms - opened_ms >= 10_000
 
 
+@pytest.mark.requirement("S1.6")
 @pytest.mark.parametrize("state", [State.CLOSING_POSITIVE, State.OPENING_POSITIVE])
 def test_no_relay_of_ours_breaks_what_is_the_fuses_work(state: State):
     bench = Bench("own").enable()
@@ -292,6 +321,7 @@ def test_no_relay_of_ours_breaks_what_is_the_fuses_work(state: State):
     assert bench.closed == frozenset()
 
 
+@pytest.mark.requirement("S1.6", "cause:e-stop-open")
 def test_the_emergency_stop_waits_for_no_fuse():
     bench = Bench("own").running()
     bench.load_a = 250.0
@@ -301,6 +331,7 @@ def test_the_emergency_stop_waits_for_no_fuse():
     assert bench.opened_after_ms(pressed_ms) <= 250
 
 
+@pytest.mark.requirement("S1.9", "I10")
 def test_a_setup_that_switches_nothing_shows_fault_whenever_it_is_off():
     bench = Bench("none").run_ms(5_000)
     assert bench.view.status is InverterStatus.FAULT
@@ -312,6 +343,7 @@ def test_a_setup_that_switches_nothing_shows_fault_whenever_it_is_off():
     assert Event.WELD_CURRENT not in bench.events()
 
 
+@pytest.mark.requirement("cause:soc-jump")
 def test_an_soc_that_creeps_without_charge_is_a_jump():
     bench = Bench("own").running()
     for step in range(1, 6):
@@ -319,6 +351,7 @@ def test_an_soc_that_creeps_without_charge_is_a_jump():
     assert Event.SOC_JUMP in bench.events()
 
 
+@pytest.mark.requirement("cause:soc-jump")
 def test_an_soc_that_moves_against_the_current_is_a_jump():
     bench = Bench("own").running()
     bench.load_a = 60.0
@@ -327,11 +360,13 @@ def test_an_soc_that_moves_against_the_current_is_a_jump():
     assert Event.SOC_JUMP in bench.events()
 
 
+@pytest.mark.requirement("S4.4", "I8")
 def test_the_discharge_current_of_the_bms_bounds_the_power():
     bench = Bench("own").running().says(max_discharge_a=10.0).run_ms(20)
     assert bench.limits == (10_000.0, 3_600.0)
 
 
+@pytest.mark.requirement("cause:gate-refused", "I9")
 def test_a_gate_refusal_can_be_acknowledged():
     bench = Bench("own").running()
     bench.breakdowns = [Event.GATE_REFUSED]
@@ -340,6 +375,7 @@ def test_a_gate_refusal_can_be_acknowledged():
     bench.until(State.FAULT).command(CommandKind.ACKNOWLEDGE, "gate-refused").until(State.RUNNING)
 
 
+@pytest.mark.requirement("cause:inverter-unheard")
 def test_an_off_grid_inverter_that_is_silent_is_only_warned_of():
     bench = Bench("own", off_grid=True).running().deaf()
     bench.run_ms(70_000)

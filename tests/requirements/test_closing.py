@@ -13,6 +13,7 @@ WIRINGS = ("own", "pack", "pack+inverter", "none")
 NEGATIVE, PRECHARGE, POSITIVE, PACK = Contactor.NEGATIVE, Contactor.PRECHARGE, Contactor.POSITIVE, Contactor.PACK
 
 
+@pytest.mark.requirement("S1.1", "I1", "I2")
 def test_our_relays_close_negative_then_precharge_then_positive_and_drop_the_precharge():
     bench = Bench("own").running()
     assert [closed for _, closed in bench.closed_at] == [
@@ -24,6 +25,7 @@ def test_our_relays_close_negative_then_precharge_then_positive_and_drop_the_pre
     ]
 
 
+@pytest.mark.requirement("S1.1", "I1")
 def test_a_pack_closes_by_itself_and_the_inverter_relay_follows_its_word():
     bench = Bench("pack+inverter").running()
     assert [closed for _, closed in bench.closed_at] == [frozenset(), {PACK}, {PACK, POSITIVE}]
@@ -31,6 +33,7 @@ def test_a_pack_closes_by_itself_and_the_inverter_relay_follows_its_word():
     assert followed_ms - asked_ms >= 1000  # the bench's pack takes 1 s to say CLOSED
 
 
+@pytest.mark.requirement("S1.2")
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_nothing_closes_before_a_person_enables_it(wiring: str):
     bench = Bench(wiring).run_ms(30_000)
@@ -39,6 +42,7 @@ def test_nothing_closes_before_a_person_enables_it(wiring: str):
     assert "operator: not enabled" in bench.state.withheld
 
 
+@pytest.mark.requirement("S1.2", "S3.2", "I4")
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_every_required_signal_that_is_unknown_withholds_closing(wiring: str):
     for feed in needs(wiring):
@@ -48,6 +52,7 @@ def test_every_required_signal_that_is_unknown_withholds_closing(wiring: str):
         assert any(feed.value in why for why in bench.state.withheld)
 
 
+@pytest.mark.requirement("P3", "I4", "cause:{event}")
 @pytest.mark.parametrize(
     ("fault", "event"),
     [
@@ -68,6 +73,7 @@ def test_a_fault_that_is_already_there_keeps_it_open(wiring: str, fault: dict, e
     assert f"cause: {event.value}" in bench.state.withheld
 
 
+@pytest.mark.requirement("I9", "cause:e-stop-open")
 def test_the_emergency_stop_at_rest_is_held_until_it_is_acknowledged():
     bench = Bench("own").enable()
     bench.estop_ok = False
@@ -77,6 +83,7 @@ def test_the_emergency_stop_at_rest_is_held_until_it_is_acknowledged():
     bench.run_ms(1_000).command(CommandKind.ACKNOWLEDGE, "e-stop-open").until(State.RUNNING)
 
 
+@pytest.mark.requirement("S1.2", "I10")
 def test_without_the_inverters_go_nothing_closes_and_it_sees_the_offer():
     bench = Bench("pack").inverter(go=None).enable().run_ms(40_000)
     assert bench.at is State.STANDBY
@@ -86,11 +93,13 @@ def test_without_the_inverters_go_nothing_closes_and_it_sees_the_offer():
     bench.inverter(go=True).until(State.RUNNING)
 
 
+@pytest.mark.requirement("I10", "S3.2")
 def test_an_offer_before_the_go_is_withdrawn_when_anything_else_is_missing():
     bench = Bench("pack").inverter(go=None).enable().run_ms(40_000).says(hvil_ok=None).run_ms(10_000)
     assert bench.limits == (0.0, 0.0)
 
 
+@pytest.mark.requirement("S2.7", "I5")
 def test_contactors_rest_ten_seconds_between_two_closings():
     bench = Bench("own").running()
     bench.command(CommandKind.STOP).until(State.STANDBY)
@@ -99,6 +108,7 @@ def test_contactors_rest_ten_seconds_between_two_closings():
     assert bench.now_ms - opened_ms >= 10_000
 
 
+@pytest.mark.requirement("S2.7", "I5", "cause:closings-spent")
 def test_the_seventh_closing_within_an_hour_is_refused_until_acknowledged():
     bench = Bench("own")
     for _ in range(6):
@@ -109,6 +119,7 @@ def test_the_seventh_closing_within_an_hour_is_refused_until_acknowledged():
     bench.command(CommandKind.ACKNOWLEDGE, "closings-spent").until(State.RUNNING)
 
 
+@pytest.mark.requirement("S1.7", "I5")
 def test_closing_waits_for_its_record_on_the_disk():
     bench = Bench("own").enable()
     bench.disk_full = True
@@ -121,6 +132,7 @@ def test_closing_waits_for_its_record_on_the_disk():
     assert bench.ever_closed == frozenset()
 
 
+@pytest.mark.requirement("S1.7", "I3")
 def test_opening_does_not_wait_for_the_disk():
     bench = Bench("own").running()
     bench.disk_full, bench.estop_ok = True, False
@@ -132,6 +144,7 @@ def test_opening_does_not_wait_for_the_disk():
 # --- precharge ---
 
 
+@pytest.mark.requirement("S2.2", "S3.2", "I1")
 def test_the_positive_contactor_stays_open_while_the_link_voltage_is_unknown():
     bench = Bench("own").enable().until(State.PRECHARGING)
     bench.physics, bench.link_v = False, None
@@ -140,6 +153,7 @@ def test_the_positive_contactor_stays_open_while_the_link_voltage_is_unknown():
     assert Event.PRECHARGE_FAILED in bench.events()
 
 
+@pytest.mark.requirement("C1", "P13", "S2.5", "S2.6", "I2", "cause:precharge-tries-spent")
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.94])
 def test_a_link_that_sticks_is_given_up_within_the_limit_three_times_then_latched(fraction: float):
     bench = Bench("own", precharge=PrechargeSettings(resistance_ohm=100.0, capacitance_f=0.001)).enable()
@@ -163,6 +177,7 @@ def test_a_link_that_sticks_is_given_up_within_the_limit_three_times_then_latche
     assert Event.PRECHARGE_TRIES_SPENT in bench.events()
 
 
+@pytest.mark.requirement("S2.4")
 def test_a_link_that_charges_without_its_resistor_is_too_fast():
     bench = Bench("own").enable().until(State.PRECHARGING)
     bench.physics, bench.link_v = False, 360.0
@@ -171,6 +186,7 @@ def test_a_link_that_charges_without_its_resistor_is_too_fast():
     assert "too fast" in bench.happened(Event.PRECHARGE_FAILED).detail
 
 
+@pytest.mark.requirement("S2.5")
 def test_a_charged_link_whose_current_does_not_fall_is_not_trusted():
     bench = Bench("own").enable().until(State.PRECHARGING).run_ms(300)
     bench.physics, bench.link_v = False, 358.0
@@ -180,6 +196,7 @@ def test_a_charged_link_whose_current_does_not_fall_is_not_trusted():
     assert "does not fall" in bench.happened(Event.PRECHARGE_FAILED).detail
 
 
+@pytest.mark.requirement("S2.1", "S2.2")
 def test_the_current_is_judged_without_its_offset():
     bench = Bench("own", physics=False).says(current_a=-4.3)
     bench.enable().until(State.PRECHARGING)
@@ -189,12 +206,14 @@ def test_the_current_is_judged_without_its_offset():
     assert POSITIVE in bench.closed
 
 
+@pytest.mark.requirement("S2.1", "cause:current-offset-high")
 def test_an_offset_above_six_amperes_forbids_closing():
     bench = Bench("own", physics=False).says(current_a=-6.1).enable().run_ms(30_000)
     assert bench.ever_closed == frozenset()
     assert "cause: current-offset-high" in bench.state.withheld
 
 
+@pytest.mark.requirement("S2.10", "I1")
 def test_an_unverified_precharge_takes_five_tau_and_its_reason():
     settings = PrechargeSettings(resistance_ohm=100.0, capacitance_f=0.001, unverified_reason="no sensor on the link")
     bench = Bench("own", precharge=settings, physics=False)
@@ -208,6 +227,7 @@ def test_an_unverified_precharge_takes_five_tau_and_its_reason():
 # --- welds ---
 
 
+@pytest.mark.requirement("S2.8", "S2.12", "cause:weld-measured")
 def test_a_link_that_rises_on_negative_alone_locks_out():
     bench = Bench("own")
     bench.welded = frozenset({POSITIVE})
@@ -217,6 +237,7 @@ def test_a_link_that_rises_on_negative_alone_locks_out():
     assert PRECHARGE not in bench.ever_closed
 
 
+@pytest.mark.requirement("S2.8", "C2", "cause:weld-measured")
 def test_a_link_stuck_at_pack_voltage_before_closing_locks_out():
     bench = Bench("own", physics=False)
     bench.link_v = 355.0
@@ -225,6 +246,7 @@ def test_a_link_stuck_at_pack_voltage_before_closing_locks_out():
     assert bench.ever_closed == frozenset()
 
 
+@pytest.mark.requirement("S2.8", "C2")
 def test_a_residual_link_voltage_that_decays_is_waited_for():
     bench = Bench("own")
     bench.link_v = 200.0
@@ -233,6 +255,7 @@ def test_a_residual_link_voltage_that_decays_is_waited_for():
     bench.until(State.RUNNING)
 
 
+@pytest.mark.requirement("S2.8", "C2")
 def test_a_link_fed_by_the_inverter_forbids_closing_without_locking_out():
     bench = Bench("own", physics=False)
     bench.link_v = 150.0
@@ -241,6 +264,7 @@ def test_a_link_fed_by_the_inverter_forbids_closing_without_locking_out():
     assert any("fed by the inverter" in why for why in bench.state.withheld)
 
 
+@pytest.mark.requirement("S2.9", "cause:weld-measured")
 def test_a_contact_that_stays_closed_after_opening_locks_out():
     bench = Bench("own").running()
     bench.welded = frozenset({POSITIVE})
@@ -248,6 +272,7 @@ def test_a_contact_that_stays_closed_after_opening_locks_out():
     assert bench.at is State.LOCKED_OUT
 
 
+@pytest.mark.requirement("S2.9", "L2", "cause:weld-measured")
 def test_a_pack_that_does_not_open_in_ten_seconds_locks_out():
     bench = Bench("pack").running()
     bench.pack_obeys = False
@@ -256,6 +281,7 @@ def test_a_pack_that_does_not_open_in_ten_seconds_locks_out():
     assert Event.WELD_MEASURED in bench.events()
 
 
+@pytest.mark.requirement("S2.9", "cause:weld-current")
 def test_current_with_everything_open_locks_out_after_one_second():
     bench = Bench("own").run_ms(20_000)
     bench.physics = False
@@ -265,6 +291,7 @@ def test_current_with_everything_open_locks_out_after_one_second():
     assert bench.at is State.LOCKED_OUT
 
 
+@pytest.mark.requirement("S1.8", "I9", "L1", "cause:weld-reported")
 def test_a_lock_out_survives_acknowledgement_and_enable_and_ends_with_an_unlock():
     bench = Bench("own").run_ms(20_000)
     bench.reports(welded=True).run_ms(1_000).reports(welded=False)
@@ -277,6 +304,7 @@ def test_a_lock_out_survives_acknowledgement_and_enable_and_ends_with_an_unlock(
     bench.enable().until(State.RUNNING)
 
 
+@pytest.mark.requirement("S1.10", "C9")
 def test_a_pack_found_closed_at_boot_is_opened_and_checked_first():
     bench = Bench("pack", physics=False).says(contactor_state=PackContactor.CLOSED).enable().run_ms(100)
     assert bench.at is State.VERIFYING_OPEN
@@ -285,6 +313,7 @@ def test_a_pack_found_closed_at_boot_is_opened_and_checked_first():
     assert bench.at is State.STANDBY
 
 
+@pytest.mark.requirement("S2.12", "I11", "cause:feedback-mismatch")
 def test_feedback_that_never_confirms_negative_opens_again():
     bench = Bench("own")
     bench.stuck_open = frozenset({NEGATIVE})
@@ -294,6 +323,7 @@ def test_feedback_that_never_confirms_negative_opens_again():
     assert PRECHARGE not in bench.ever_closed
 
 
+@pytest.mark.requirement("S1.10", "cause:feedback-mismatch")
 def test_a_closed_relay_at_boot_is_a_fault():
     bench = Bench("own")
     bench.welded = frozenset({PRECHARGE})
@@ -302,6 +332,7 @@ def test_a_closed_relay_at_boot_is_a_fault():
     assert bench.ever_closed == frozenset()
 
 
+@pytest.mark.requirement("S1.2", "L2")
 def test_missing_signals_are_no_fault_at_rest():
     bench = Bench("own").silence(Feed.VOLTAGE, Feed.CELLS).run_ms(59_000)
     assert bench.at is State.STARTING
@@ -309,6 +340,7 @@ def test_missing_signals_are_no_fault_at_rest():
     assert bench.at is State.STANDBY
 
 
+@pytest.mark.requirement("S1.10")
 def test_auto_enable_waits_a_minute_after_a_clean_restart():
     first = Bench("pack").running()
     first.command(CommandKind.STOP).until(State.STANDBY)
@@ -318,6 +350,7 @@ def test_auto_enable_waits_a_minute_after_a_clean_restart():
     bench.until(State.RUNNING)
 
 
+@pytest.mark.requirement("S1.10")
 def test_a_first_start_is_never_enabled_by_itself():
     bench = Bench("pack", contactors=ContactorSettings(auto_enable=True)).run_ms(120_000)
     assert bench.ever_closed == frozenset()

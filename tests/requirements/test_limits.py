@@ -34,6 +34,7 @@ def now(pack=HEALTHY, faults=NO_FAULTS, before=UP, offered="", profile_w=30_000.
     return limits(before, pack, SETTINGS, faults, offered, profile_w, cap, now_ms)
 
 
+@pytest.mark.requirement("S4.1")
 @pytest.mark.parametrize(
     ("chemistry", "points"),
     [
@@ -49,6 +50,7 @@ def test_charging_tapers_with_the_highest_cell(chemistry: str, points: list):
         assert charge_derating(HEALTHY._replace(cell_max_v=cell_v), own).fraction == pytest.approx(fraction)
 
 
+@pytest.mark.requirement("S4.1")
 @pytest.mark.parametrize(
     ("chemistry", "points"),
     [
@@ -62,6 +64,7 @@ def test_discharging_tapers_with_the_lowest_cell(chemistry: str, points: list):
         assert discharge_derating(HEALTHY._replace(cell_min_v=cell_v), own).fraction == pytest.approx(fraction)
 
 
+@pytest.mark.requirement("S4.2")
 @pytest.mark.parametrize(
     ("coldest_c", "charge", "discharge"),
     [(-11, 0, 0), (-10, 0, 0), (-5, 0, 0.125), (0, 0, 0.25), (1, 0.125, 0.3), (2, 0.25, 0.35), (5, 0.5, 0.5),
@@ -73,6 +76,7 @@ def test_cold_cells_derate(coldest_c: float, charge: float, discharge: float):
     assert discharge_derating(pack, SETTINGS).fraction == pytest.approx(discharge)
 
 
+@pytest.mark.requirement("S4.2")
 @pytest.mark.parametrize(("hottest_c", "fraction"), [(40, 1), (42.5, 0.75), (45, 0.5), (50, 0.25), (55, 0), (70, 0)])
 def test_hot_cells_derate_both_directions(hottest_c: float, fraction: float):
     pack = HEALTHY._replace(temp_max_c=float(hottest_c))
@@ -80,6 +84,7 @@ def test_hot_cells_derate_both_directions(hottest_c: float, fraction: float):
     assert discharge_derating(pack, SETTINGS).fraction == pytest.approx(fraction)
 
 
+@pytest.mark.requirement("S4.4", "I8")
 @pytest.mark.parametrize(
     ("changed", "charge_w", "discharge_w", "by"),
     [
@@ -97,6 +102,7 @@ def test_each_source_bounds_its_direction(changed: dict, charge_w: float, discha
     assert published.charge_by == by
 
 
+@pytest.mark.requirement("S3.2", "I8")
 @pytest.mark.parametrize(
     "name", ["pack_voltage_v", "current_a", "soc_pct", "cell_min_v", "cell_max_v", "temp_min_c", "temp_max_c"]
 )
@@ -105,6 +111,7 @@ def test_an_unknown_value_is_never_a_limit(name: str):
     assert min(published.charge_w, published.discharge_w) == 0.0
 
 
+@pytest.mark.requirement("S3.2", "S4.2")
 def test_a_curve_that_gives_no_number_allows_nothing():
     curve = ((-20.0, 0.0), (math.nan, 1.0), (60.0, 0.0))
     broken = replace(SETTINGS, pack=replace(SETTINGS.pack, charge_over_coldest=curve))
@@ -112,11 +119,13 @@ def test_a_curve_that_gives_no_number_allows_nothing():
     assert published.charge_w == 0.0
 
 
+@pytest.mark.requirement("S3.2", "I8")
 def test_an_unknown_limit_of_the_bms_is_zero():
     published = now(HEALTHY._replace(max_charge_w=None, max_discharge_w=None))
     assert (published.charge_w, published.discharge_w) == (0.0, 0.0)
 
 
+@pytest.mark.requirement("S4.3")
 def test_a_limit_falls_at_once_and_rises_ten_percent_a_second():
     low = now(HEALTHY._replace(max_charge_w=0.0))
     assert low.charge_w == 0.0
@@ -125,6 +134,7 @@ def test_a_limit_falls_at_once_and_rises_ten_percent_a_second():
     assert later.charge_by.startswith("rising")
 
 
+@pytest.mark.requirement("S4.3")
 def test_a_derating_rises_only_by_more_than_two_percent():
     half = now(HEALTHY._replace(cell_max_v=4.100))
     a_little = now(HEALTHY._replace(cell_max_v=4.0985), before=half, now_ms=60_000)
@@ -133,6 +143,7 @@ def test_a_derating_rises_only_by_more_than_two_percent():
     assert enough.charge_w > half.charge_w
 
 
+@pytest.mark.requirement("S4.4")
 def test_a_cap_of_a_person_counts_until_it_expires():
     cap = Cap(charge=Bound(500.0, until_ms=1_000))
     assert now(cap=cap.at(990), now_ms=990).charge_w == 500.0
@@ -140,6 +151,7 @@ def test_a_cap_of_a_person_counts_until_it_expires():
     assert now(cap=cap.at(1_000), now_ms=1_000).charge_w == 15_000.0
 
 
+@pytest.mark.requirement("cause:soc-jump")
 def test_an_soc_jump_halves_power_until_plausible_for_a_minute():
     bench = Bench("own").running().says(soc_pct=52.0).run_ms(100)
     assert Event.SOC_JUMP in bench.events()
@@ -150,6 +162,7 @@ def test_an_soc_jump_halves_power_until_plausible_for_a_minute():
     assert bench.limits == (10_000.0, 10_000.0)
 
 
+@pytest.mark.requirement("cause:soc-jump")
 def test_an_soc_that_moves_as_the_charge_does_is_no_jump():
     bench = Bench("own").running()
     bench.load_a = 27.7  # 10 kW into 60 kWh: 0.1 % in 21.6 s
@@ -158,6 +171,7 @@ def test_an_soc_that_moves_as_the_charge_does_is_no_jump():
     assert Event.SOC_JUMP not in bench.events()
 
 
+@pytest.mark.requirement("I8")
 @given(
     first=st.sets(st.sampled_from([rule.id for rule in RULES])),
     more=st.sets(st.sampled_from([rule.id for rule in RULES])),
@@ -174,6 +188,7 @@ def test_adding_a_fault_never_raises_a_limit(first, more, cell_v, temp_c, soc):
     assert all_of_them.discharge_w <= fewer.discharge_w
 
 
+@pytest.mark.requirement("I8", "I10")
 def test_the_limits_are_zero_in_every_state_but_running():
     bench = Bench("own").enable()
     while bench.at is not State.RUNNING:
@@ -184,6 +199,7 @@ def test_the_limits_are_zero_in_every_state_but_running():
     assert bench.limits == (0.0, 0.0)
 
 
+@pytest.mark.requirement("S4.4")
 def test_an_operator_cap_is_a_command_and_bad_ones_are_refused():
     bench = Bench("own").running()
     bench.command(CommandKind.CAP, charge_w=700.0, discharge_w=None, for_ms=60_000).run_ms(20)
@@ -192,6 +208,7 @@ def test_an_operator_cap_is_a_command_and_bad_ones_are_refused():
     assert "cap" in bench.happened(Event.COMMAND_REFUSED).detail
 
 
+@pytest.mark.requirement("I10", "S4.4")
 def test_an_open_pack_that_allows_nothing_is_offered_all_the_same_before_the_go_and_never_once_closed():
     """A real Tesla pack says 0 W while open, and a Gen24 may take up no offer of 0: neither would ever begin."""
     bench = Bench("pack").says(max_charge_w=0.0, max_discharge_w=0.0, max_charge_a=0.0, max_discharge_a=0.0)
@@ -202,6 +219,7 @@ def test_an_open_pack_that_allows_nothing_is_offered_all_the_same_before_the_go_
     assert bench.limits == (0.0, 0.0)
 
 
+@pytest.mark.requirement("I10", "S4.4")
 def test_what_an_open_pack_allows_above_nothing_bounds_the_offer_before_the_go():
     bench = Bench("pack").says(max_charge_w=1_000.0, max_discharge_w=2_000.0).inverter(go=None)
     bench.enable().run_ms(30_000)

@@ -51,6 +51,7 @@ class Garage(Bench):
 # --- success ---
 
 
+@pytest.mark.requirement("S2.2", "I1", "I2")
 @pytest.mark.parametrize("feedback", BLIND)
 def test_a_healthy_link_is_charged_verified_and_closed_without_a_surge(feedback: bool):
     garage = Garage(feedback=feedback, precharge=DECLARED).running()
@@ -61,6 +62,7 @@ def test_a_healthy_link_is_charged_verified_and_closed_without_a_surge(feedback:
     assert not any(relay.welded for relay in garage.plant.relays.values())
 
 
+@pytest.mark.requirement("S2.2")
 @pytest.mark.parametrize(("ohm", "farad"), [(36.0, 0.001), (100.0, 0.0005), (200.0, 0.003), (470.0, 0.004)])
 def test_every_declared_resistor_and_capacitor_is_charged_and_closed_without_a_surge(ohm: float, farad: float):
     plant = Plant(precharge_ohm=ohm, link_f=farad, bleed_ohm=50_000.0)
@@ -70,6 +72,7 @@ def test_every_declared_resistor_and_capacitor_is_charged_and_closed_without_a_s
     assert not plant.relays[POSITIVE].welded
 
 
+@pytest.mark.requirement("S2.8", "C2")
 def test_a_link_that_still_holds_a_voltage_is_waited_for_and_then_charged():
     garage = Garage(Plant(link_v=300.0, bleed_ohm=50_000.0), precharge=DECLARED)
     garage.enable().until(State.RUNNING, within_ms=120_000)
@@ -77,6 +80,7 @@ def test_a_link_that_still_holds_a_voltage_is_waited_for_and_then_charged():
     assert begun < 60.0
 
 
+@pytest.mark.requirement("S1.4", "I6")
 def test_a_loaded_pack_is_unloaded_before_the_positive_breaks():
     garage = Garage(precharge=DECLARED).running()
     garage.plant.load_w = -8_000.0
@@ -91,6 +95,7 @@ def test_a_loaded_pack_is_unloaded_before_the_positive_breaks():
 # --- the resistor ---
 
 
+@pytest.mark.requirement("S2.5", "S2.6", "C1", "cause:precharge-tries-spent")
 @pytest.mark.parametrize("feedback", BLIND)
 def test_a_burnt_open_resistor_never_closes_the_positive_and_latches_after_three_tries(feedback: bool):
     garage = Garage(Plant(precharge_ohm=math.inf), feedback=feedback, precharge=DECLARED)
@@ -101,6 +106,7 @@ def test_a_burnt_open_resistor_never_closes_the_positive_and_latches_after_three
     assert garage.plant.precharge_j == 0.0
 
 
+@pytest.mark.requirement("S2.5", "I11", "cause:feedback-mismatch")
 def test_a_precharge_relay_that_does_not_close_is_caught_by_its_feedback():
     garage = Garage(precharge=DECLARED)
     garage.plant.relays[PRECHARGE].stuck_open = True
@@ -109,6 +115,7 @@ def test_a_precharge_relay_that_does_not_close_is_caught_by_its_feedback():
     assert Event.FEEDBACK_MISMATCH in garage.events()
 
 
+@pytest.mark.requirement("S2.5")
 def test_a_precharge_relay_that_does_not_close_is_caught_by_the_link_without_feedback():
     garage = Garage(feedback=False, precharge=DECLARED)
     garage.plant.relays[PRECHARGE].stuck_open = True
@@ -117,6 +124,7 @@ def test_a_precharge_relay_that_does_not_close_is_caught_by_the_link_without_fee
     assert "no progress at 0 V" in garage.happened(Event.PRECHARGE_FAILED).detail
 
 
+@pytest.mark.requirement("S2.4")
 @pytest.mark.parametrize("feedback", BLIND)
 def test_a_shorted_resistor_is_too_fast_and_the_relay_it_welds_locks_out_or_latches(feedback: bool):
     garage = Garage(Plant(precharge_ohm=0.05, bleed_ohm=20_000.0), feedback=feedback, precharge=DECLARED)
@@ -127,6 +135,7 @@ def test_a_shorted_resistor_is_too_fast_and_the_relay_it_welds_locks_out_or_latc
     assert garage.at is (State.FAULT if feedback else State.LOCKED_OUT)
 
 
+@pytest.mark.requirement("S2.3", "I2")
 def test_a_capacitor_ten_times_the_declared_one_is_given_up_in_time_and_within_its_energy():
     garage = Garage(Plant(link_f=0.010), precharge=DECLARED)
     garage.enable().until(State.COOLING_DOWN)
@@ -138,6 +147,7 @@ def test_a_capacitor_ten_times_the_declared_one_is_given_up_in_time_and_within_i
 # --- welds ---
 
 
+@pytest.mark.requirement("S2.8", "S2.12")
 @pytest.mark.parametrize("feedback", BLIND)
 def test_a_positive_welded_at_boot_is_found_and_never_precharged(feedback: bool):
     garage = Garage(feedback=feedback, precharge=DECLARED)
@@ -147,6 +157,7 @@ def test_a_positive_welded_at_boot_is_found_and_never_precharged(feedback: bool)
     assert garage.at is (State.FAULT if feedback else State.LOCKED_OUT)
 
 
+@pytest.mark.requirement("S2.8", "S2.12")
 def test_a_positive_that_welds_in_use_is_found_at_the_next_closing_without_feedback():
     garage = Garage(feedback=False, precharge=DECLARED).running()
     garage.plant.relays[POSITIVE].welded = True
@@ -156,6 +167,7 @@ def test_a_positive_that_welds_in_use_is_found_at_the_next_closing_without_feedb
     assert all(PRECHARGE not in closed for at_ms, closed in garage.closed_at if at_ms > tried_ms)
 
 
+@pytest.mark.requirement("S2.9", "cause:weld-measured")
 @pytest.mark.parametrize("feedback", BLIND)
 def test_two_welded_contactors_leave_the_link_at_pack_voltage_and_lock_out(feedback: bool):
     garage = Garage(feedback=feedback, precharge=DECLARED).running()
@@ -163,6 +175,7 @@ def test_two_welded_contactors_leave_the_link_at_pack_voltage_and_lock_out(feedb
     garage.command(CommandKind.STOP).until(State.LOCKED_OUT, within_ms=60_000)
 
 
+@pytest.mark.requirement("S2.12")
 @pytest.mark.parametrize("feedback", BLIND)
 def test_a_welded_precharge_relay_is_found_before_the_next_closing_gets_on(feedback: bool):
     garage = Garage(feedback=feedback, precharge=DECLARED)
@@ -175,6 +188,7 @@ def test_a_welded_precharge_relay_is_found_before_the_next_closing_gets_on(feedb
 # --- a load on the link ---
 
 
+@pytest.mark.requirement("S2.5", "S2.6", "I2")
 @pytest.mark.parametrize("load", [{"load_a": -1.0}, {"load_w": -60.0}, {"load_w": -300.0}])
 def test_a_load_on_the_link_is_never_closed_onto(load: dict[str, float]):
     plant = Plant(bleed_ohm=20_000.0, load_min_v=40.0, **load)  # type: ignore[arg-type]
@@ -185,11 +199,13 @@ def test_a_load_on_the_link_is_never_closed_onto(load: dict[str, float]):
     assert plant.precharge_j < 3 * 2.0 * 360.0**2 / 100.0
 
 
+@pytest.mark.requirement("S2.2")
 def test_a_load_too_small_to_matter_does_not_keep_the_pack_open():
     garage = Garage(Plant(load_a=-0.05), precharge=DECLARED).running()
     assert garage.plant.peak_a < 110.0
 
 
+@pytest.mark.requirement("S2.8", "C2")
 def test_an_inverter_that_feeds_the_link_before_closing_keeps_the_contactors_open():
     garage = Garage(Plant(load_a=0.5, load_max_v=300.0), precharge=DECLARED)
     garage.enable().run_ms(40_000)
@@ -200,12 +216,14 @@ def test_an_inverter_that_feeds_the_link_before_closing_keeps_the_contactors_ope
 # --- a slow bleed ---
 
 
+@pytest.mark.requirement("S2.9")
 @pytest.mark.parametrize("bleed_ohm", [20_000.0, 100_000.0, 250_000.0])
 def test_an_opened_link_may_decay_as_slowly_as_five_minutes(bleed_ohm: float):
     garage = Garage(Plant(bleed_ohm=bleed_ohm), precharge=DECLARED).running()
     garage.command(CommandKind.STOP).until(State.STANDBY, within_ms=60_000)
 
 
+@pytest.mark.requirement("S2.9")
 def test_auxiliary_contacts_fed_back_open_prove_the_opening_of_a_link_that_hardly_decays():
     """Section 2: link falls ≥ 10 % in 30 s, OR aux contact open within 300 ms."""
     garage = Garage(Plant(bleed_ohm=700_000.0), precharge=DECLARED).running()
@@ -216,6 +234,7 @@ def test_auxiliary_contacts_fed_back_open_prove_the_opening_of_a_link_that_hardl
 # --- a link that leaves the pack ---
 
 
+@pytest.mark.requirement("cause:link-contradicts-pack", "cause:link-contradicts-pack-long")
 @pytest.mark.parametrize("broken", ["positive never closed", "fuse blown"])
 def test_a_link_that_is_not_at_pack_voltage_does_not_count_as_running(broken: str):
     """A positive without feedback that lets go and closes late does so onto an empty link, and welds."""

@@ -16,11 +16,13 @@ def recovering(**changes: object) -> Bench:
     return bench.command(CommandKind.RECOVERY_CHARGE).enable()
 
 
+@pytest.mark.requirement("S3.4", "cause:cell-undervoltage-critical")
 def test_without_it_an_empty_pack_stays_open():
     bench = Bench("pack").says(**EMPTY).enable().run_ms(60_000)
     assert bench.ever_closed == frozenset()
 
 
+@pytest.mark.requirement("S3.4")
 def test_an_empty_pack_is_charged_with_five_amperes_and_gives_nothing():
     bench = recovering().until(State.RUNNING).run_ms(20_000)
     charge_w, discharge_w = bench.limits
@@ -28,6 +30,7 @@ def test_an_empty_pack_is_charged_with_five_amperes_and_gives_nothing():
     assert discharge_w == 0.0
 
 
+@pytest.mark.requirement("S3.4")
 def test_it_ends_after_thirty_minutes():
     bench = recovering().until(State.RUNNING)
     began_ms = bench.now_ms
@@ -36,11 +39,13 @@ def test_it_ends_after_thirty_minutes():
     assert 1_700_000 <= bench.now_ms - began_ms <= 1_810_000
 
 
+@pytest.mark.requirement("S3.4")
 def test_a_cell_below_the_floor_is_not_recovered():
     bench = recovering(cell_min_v=1.99).run_ms(60_000)
     assert bench.ever_closed == frozenset()
 
 
+@pytest.mark.requirement("P9", "S3.4", "I12")
 @pytest.mark.parametrize(
     ("other", "event"),
     [
@@ -55,6 +60,7 @@ def test_nothing_else_is_masked(other: dict, event: Event):
     assert bench.closed == frozenset()
 
 
+@pytest.mark.requirement("P9", "S3.4", "I12")
 def test_lost_data_is_not_masked():
     bench = recovering().until(State.RUNNING).silence(Feed.VOLTAGE)
     since_ms = bench.now_ms
@@ -62,6 +68,7 @@ def test_lost_data_is_not_masked():
     assert bench.opened_after_ms(since_ms) <= 1_200
 
 
+@pytest.mark.requirement("S3.4")
 def test_a_stop_ends_it():
     bench = recovering().until(State.RUNNING).command(CommandKind.STOP).until(State.STANDBY).enable().run_ms(60_000)
     assert bench.at is State.STANDBY

@@ -21,6 +21,7 @@ def loaded(wiring: str = "own", current_a: float = 30.0, **options: object) -> B
     return bench.run_ms(500)
 
 
+@pytest.mark.requirement("P1", "S1.3", "cause:e-stop-open")
 @pytest.mark.parametrize("state", LADDER_OWN)
 def test_the_emergency_stop_in_the_ladder_opens_within_its_budget_and_never_goes_on(state: State):
     bench = Bench("own").enable().until(state)
@@ -33,6 +34,7 @@ def test_the_emergency_stop_in_the_ladder_opens_within_its_budget_and_never_goes
     assert bench.at is State.FAULT
 
 
+@pytest.mark.requirement("P2", "S1.4", "cause:inverter-revoked")
 @pytest.mark.parametrize("state", LADDER_OWN)
 def test_an_inverter_that_revokes_in_the_ladder_never_sees_positive_close(state: State):
     bench = Bench("own").enable().until(state)
@@ -43,6 +45,7 @@ def test_an_inverter_that_revokes_in_the_ladder_never_sees_positive_close(state:
     assert bench.ever_closed == closed_then
 
 
+@pytest.mark.requirement("S1.4")
 @pytest.mark.parametrize("state", LADDER_OWN)
 def test_a_stop_in_the_ladder_opens_at_once(state: State):
     bench = Bench("own").enable().until(state)
@@ -186,6 +189,7 @@ CAUSES = [
 ]
 
 
+@pytest.mark.requirement("I3", "S3.1", "cause:{event}")
 @pytest.mark.parametrize("wiring", ["own", "pack", "pack+inverter"])
 @pytest.mark.parametrize(("cause", "event", "budget_ms"), CAUSES, ids=lambda value: getattr(value, "__name__", None))
 def test_every_cause_opens_a_loaded_pack_within_its_budget(wiring: str, cause, event: Event, budget_ms: int):
@@ -198,6 +202,7 @@ def test_every_cause_opens_a_loaded_pack_within_its_budget(wiring: str, cause, e
     assert bench.at is not State.RUNNING
 
 
+@pytest.mark.requirement("I3", "S3.1")
 def test_every_rule_that_opens_has_its_budget_tested_or_is_reached_another_way():
     tested = {event for _, event, _ in CAUSES}
     elsewhere = {  # by tests of this folder that need more than one word
@@ -212,6 +217,7 @@ def test_every_rule_that_opens_has_its_budget_tested_or_is_reached_another_way()
     assert opening == tested | elsewhere
 
 
+@pytest.mark.requirement("I3", "cause:{event}")
 @pytest.mark.parametrize(
     ("feed", "event", "budget_ms"),
     [(Feed.CONTACTOR, Event.CONTACTOR_DATA_LOST, 4_500), (Feed.HVIL, Event.HVIL_DATA_LOST, 7_000)],
@@ -224,12 +230,14 @@ def test_a_pack_whose_state_or_interlock_is_lost_is_opened(feed: Feed, event: Ev
     assert bench.opened_after_ms(began_ms) <= budget_ms
 
 
+@pytest.mark.requirement("S3.5", "cause:pack-data-stale")
 def test_the_limits_are_zero_long_before_stale_data_opens():
     bench = loaded("own").silence(Feed.VOLTAGE).run_ms(520)
     assert bench.limits == (0.0, 0.0)
     assert bench.at is State.RUNNING
 
 
+@pytest.mark.requirement("S3.3", "L1", "cause:pack-data-lost")
 def test_stale_data_releases_itself_after_a_minute_of_data():
     bench = loaded("own").silence(Feed.VOLTAGE).run_ms(5_000)
     bench.load_a = 0.0
@@ -238,6 +246,7 @@ def test_stale_data_releases_itself_after_a_minute_of_data():
     bench.until(State.RUNNING)
 
 
+@pytest.mark.requirement("P5", "I6")
 def test_a_revoking_inverter_is_unloaded_first_and_the_current_is_recorded():
     bench = loaded("own", 50.0).inverter(go=False)
     bench.run_ms(300)
@@ -247,6 +256,7 @@ def test_a_revoking_inverter_is_unloaded_first_and_the_current_is_recorded():
     assert "50" in bench.happened(Event.OPENED_UNDER_LOAD).detail
 
 
+@pytest.mark.requirement("S1.4", "I6")
 def test_an_unloaded_pack_opens_without_waiting_longer():
     bench = loaded("own", 50.0).inverter(go=False).run_ms(300)
     bench.load_a = 1.0
@@ -255,6 +265,7 @@ def test_an_unloaded_pack_opens_without_waiting_longer():
     assert Event.OPENED_UNDER_LOAD not in bench.events()
 
 
+@pytest.mark.requirement("S1.4")
 def test_positive_breaks_first_and_the_rest_a_tenth_of_a_second_later():
     bench = Bench("own").running().command(CommandKind.STOP).run_ms(1_000)
     (first_ms, first), (then_ms, then) = bench.closed_at[-2:]
@@ -263,6 +274,7 @@ def test_positive_breaks_first_and_the_rest_a_tenth_of_a_second_later():
     assert then_ms - first_ms == 100
 
 
+@pytest.mark.requirement("S1.4", "I6")
 def test_an_operator_stop_waits_for_the_inverter_to_follow_and_rests_in_standby():
     bench = loaded("own", 20.0).command(CommandKind.STOP)
     stopped_ms = bench.now_ms
@@ -271,6 +283,7 @@ def test_an_operator_stop_waits_for_the_inverter_to_follow_and_rests_in_standby(
     bench.until(State.STANDBY)
 
 
+@pytest.mark.requirement("S1.5")
 def test_a_second_cause_can_shorten_the_wait_and_never_restart_it():
     bench = loaded("own", 20.0).command(CommandKind.STOP).run_ms(3_000)
     bench.reports(fault=True)
@@ -279,6 +292,7 @@ def test_a_second_cause_can_shorten_the_wait_and_never_restart_it():
     assert bench.opened_after_ms(began_ms) <= 2_000
 
 
+@pytest.mark.requirement("S1.6")
 def test_relays_of_ours_wait_for_the_fuse_above_what_they_may_break():
     bench = Bench("own").running()
     bench.load_a = 250.0
@@ -291,6 +305,7 @@ def test_relays_of_ours_wait_for_the_fuse_above_what_they_may_break():
     assert bench.opened_after_ms(began_ms) <= 1_100
 
 
+@pytest.mark.requirement("S1.6", "I3")
 def test_the_fuse_has_three_seconds_at_most():
     bench = Bench("own").running()
     bench.load_a = 250.0
@@ -299,6 +314,7 @@ def test_the_fuse_has_three_seconds_at_most():
     assert 3_000 <= bench.opened_after_ms(began_ms) <= 3_250
 
 
+@pytest.mark.requirement("cause:pack-left-closed")
 def test_a_pack_that_leaves_closed_unasked_is_let_go_and_latched():
     bench = Bench("pack").running()
     bench.pack_obeys = False
@@ -309,6 +325,7 @@ def test_a_pack_that_leaves_closed_unasked_is_let_go_and_latched():
     assert bench.at is State.FAULT
 
 
+@pytest.mark.requirement("cause:pack-refuses")
 def test_a_pack_that_refuses_while_waking_faults_at_once():
     bench = Bench("pack").enable().until(State.WAKING_PACK)
     bench.reports(refuses=True)
@@ -318,6 +335,7 @@ def test_a_pack_that_refuses_while_waking_faults_at_once():
     assert bench.at is State.FAULT
 
 
+@pytest.mark.requirement("cause:pack-link-loaded", "S2.6")
 def test_a_load_on_the_link_cools_down_and_is_tried_again():
     bench = Bench("pack").enable().until(State.WAKING_PACK)
     bench.pack_obeys = False
@@ -327,6 +345,7 @@ def test_a_load_on_the_link_cools_down_and_is_tried_again():
     bench.reports(link_loaded=False).until(State.RUNNING)
 
 
+@pytest.mark.requirement("S2.6", "L2", "cause:precharge-tries-spent")
 def test_a_pack_that_never_closes_is_given_up_after_ten_seconds_and_three_tries():
     bench = Bench("pack")
     bench.pack_obeys = False
@@ -335,6 +354,7 @@ def test_a_pack_that_never_closes_is_given_up_after_ten_seconds_and_three_tries(
     assert [cause for _, state, cause in bench.states if state is State.COOLING_DOWN] == ["waking-overdue"] * 3
 
 
+@pytest.mark.requirement("cause:feedback-mismatch", "I11")
 def test_relay_feedback_that_contradicts_opens_everything():
     bench = Bench("own").running()
     bench.stuck_open = frozenset({POSITIVE})
@@ -344,6 +364,7 @@ def test_relay_feedback_that_contradicts_opens_everything():
     assert Event.FEEDBACK_MISMATCH in bench.events()
 
 
+@pytest.mark.requirement("cause:inverter-over-limit", "cause:inverter-ignores-limit")
 def test_an_inverter_that_ignores_its_limit_is_warned_of_and_then_opened():
     bench = Bench("own").running()
     bench.load_a = 40.0  # 14 kW against 10 kW
@@ -356,6 +377,7 @@ def test_an_inverter_that_ignores_its_limit_is_warned_of_and_then_opened():
     assert bench.opened_after_ms(began_ms) <= 31_000
 
 
+@pytest.mark.requirement("cause:inverter-contradicts-pack", "cause:inverter-contradicts-pack-long")
 def test_an_inverter_that_measures_another_voltage_is_zeroed_and_then_opened():
     bench = Bench("own").running().inverter(battery_voltage_v=340.0)
     began_ms = bench.now_ms
@@ -366,6 +388,7 @@ def test_an_inverter_that_measures_another_voltage_is_zeroed_and_then_opened():
     assert bench.opened_after_ms(began_ms) <= 31_000
 
 
+@pytest.mark.requirement("I12", "I9")
 def test_one_fault_never_hides_another():
     bench = Bench("own").running()
     bench.estop_ok = False
@@ -379,6 +402,7 @@ def test_one_fault_never_hides_another():
     assert held == [Event.HVIL_OPEN, Event.CELL_OVERVOLTAGE_CRITICAL]
 
 
+@pytest.mark.requirement("I9", "S3.3", "L1")
 def test_an_acknowledgement_clears_only_what_it_names_and_only_when_it_is_gone():
     bench = Bench("own").running()
     bench.reports(fault=True).run_ms(3_000).command(CommandKind.ACKNOWLEDGE, "bms-fault").run_ms(100)
@@ -389,6 +413,7 @@ def test_an_acknowledgement_clears_only_what_it_names_and_only_when_it_is_gone()
     bench.command(CommandKind.ACKNOWLEDGE, "bms-fault").until(State.RUNNING)
 
 
+@pytest.mark.requirement("I10")
 def test_a_fault_tells_the_inverter_fault_and_everything_else_standby():
     bench = Bench("own").running()
     assert bench.view.status is InverterStatus.ACTIVE
@@ -397,6 +422,7 @@ def test_a_fault_tells_the_inverter_fault_and_everything_else_standby():
     assert bench.view.outer_voltage_v == 0.0
 
 
+@pytest.mark.requirement("I10")
 def test_the_inverter_sees_active_and_a_live_outer_voltage_only_in_running():
     bench = Bench("own").enable()
     while bench.at is not State.RUNNING:
@@ -406,6 +432,7 @@ def test_the_inverter_sees_active_and_a_live_outer_voltage_only_in_running():
         assert (bench.view.outer_voltage_v != 0.0) == running
 
 
+@pytest.mark.requirement("S1.9")
 def test_a_setup_that_switches_nothing_goes_to_zero_and_fault():
     bench = Bench("none").running()
     bench.says(cell_max_v=4.3).run_ms(1_000)
@@ -413,6 +440,7 @@ def test_a_setup_that_switches_nothing_goes_to_zero_and_fault():
     assert bench.limits == (0.0, 0.0)
 
 
+@pytest.mark.requirement("S1.4", "I7")
 def test_a_service_stop_unloads_opens_and_stays_open():
     bench = loaded("own", 20.0).command(CommandKind.SERVICE_STOP)
     bench.load_a = 0.0

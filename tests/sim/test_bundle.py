@@ -138,6 +138,8 @@ def what_breaks(folder: Path) -> Kept:
     garage.pins.read = now_and_then(ValueError("a pin"), garage.pins.read)  # type: ignore[method-assign]
     garage.events.write = now_and_then(ValueError("a log"), garage.events.write)  # type: ignore[method-assign]
     ports.relays.write = now_and_then(RelayError("a relay"), ports.relays.write)  # type: ignore[method-assign]
+    garage.run_ms(1_000).ask(CommandKind.CAP, charge_w="ten", for_ms=1_000).run_ms(10)  # type: ignore[arg-type]
+    assert isinstance(garage.loop.error, TypeError)
     for _ in range(20):
         garage.run_ms(1_000).acknowledge_all().stall(chance.choice((0, 30, 80)))
     assert {Event.EXCEPTION, Event.RELAY_FAILED, Event.TICK_LATE} <= {notice.id for _, notice in garage.events.seen}

@@ -16,7 +16,7 @@ from statecharts.supervisor import SUPERVISOR, Guard, State
 SHORT_MS = 6_000
 
 
-def short(count: int, seed: int = 1) -> list[tuple[Life, bool]]:
+def short(count: int, seed: int = 2) -> list[tuple[Life, bool]]:
     """Lives that are healed soon, the first one lived twice."""
     return [(Life(seed + n, None, SHORT_MS), n == 0) for n in range(count)]
 

@@ -325,7 +325,7 @@ def test_a_state_that_is_kept_when_every_timer_has_expired_is_found_with_the_way
     assert lines[1] == "    wiring own:"
     assert len(lines) == 2 + len(found.path)
     assert lines[2].startswith("    STARTING --")
-    assert "no row fires    (true: " in lines[-1]
+    assert lines[-1] == "    VERIFYING_OPEN --no row fires--> VERIFYING_OPEN    (true: VERIFY_OVERDUE)"
 
 
 def test_a_step_in_which_nothing_is_true_says_so():

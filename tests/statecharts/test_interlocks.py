@@ -23,6 +23,7 @@ def broken_rules(chart: Chart) -> set[str]:
     return {example.rule for example in verify(chart).broken}
 
 
+@pytest.mark.requirement("L3", "L2", "I1", "I2", "I4", "S1.3")
 def test_the_chart_keeps_every_rule():
     verdict = verify(SUPERVISOR)
     assert verdict.broken == ()
@@ -172,6 +173,7 @@ def _name(row: Row) -> str:
     return f"{row.source.name} --{row.cause}--> {row.target.name}"
 
 
+@pytest.mark.requirement("L3")
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
 def test_no_damage_to_a_single_row_goes_unnoticed(part: int):

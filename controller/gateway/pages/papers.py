@@ -22,7 +22,7 @@ LOG_IN: Final = '<p class="muted"><a href="/login">Log in</a> to see this.</p>'
 
 def bundles(folder: Path) -> list[Path]:
     """Newest first. Raises OSError."""
-    found = [path for path in folder.iterdir() if BUNDLE.fullmatch(path.name)]
+    found = [path for path in folder.iterdir() if BUNDLE.fullmatch(path.name)] if folder.exists() else []
     return sorted(found, key=lambda path: int(path.name.partition("-")[0]), reverse=True)
 
 
