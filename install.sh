@@ -65,12 +65,12 @@ switch_to() {  # $1: the venv to use from now on; the one used before is kept
     done
     ln -sf "$HOME_DIR/current/bin/controller" /usr/local/bin/controller
     share=$("$HOME_DIR/current/bin/python" -c 'import controller, os; print(os.path.join(list(controller.__path__)[0], "share"))')
-    install -m 0644 "$share/packwarden.sysusers.conf" /etc/sysusers.d/packwarden.conf
+    install -D -m 0644 "$share/packwarden.sysusers.conf" /etc/sysusers.d/packwarden.conf
     systemd-sysusers /etc/sysusers.d/packwarden.conf
     install -d -m 0750 -o packwarden -g packwarden "$STATE_DIR"
     install -d -m 0755 /etc/packwarden
     for unit in $UNITS; do install -m 0644 "$share/$unit" "/etc/systemd/system/$unit"; done
-    install -m 0644 "$share/60-packwarden.rules" /etc/udev/rules.d/60-packwarden.rules
+    install -D -m 0644 "$share/60-packwarden.rules" /etc/udev/rules.d/60-packwarden.rules
     [ -e /etc/systemd/network/80-packwarden-can.network ] \
         || install -D -m 0644 "$share/80-packwarden-can.network" /etc/systemd/network/80-packwarden-can.network
     "$HOME_DIR/current/bin/python" -c 'import aiomqtt' 2>/dev/null || rm -f /etc/systemd/system/packwarden-gateway.service

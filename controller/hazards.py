@@ -62,7 +62,7 @@ HAZARDS: tuple[Hazard, ...] = (
 
 
 class Failure(NamedTuple):
-    """One failure. told_by: the causes that detect it. borne: what bears it. tried_by: the simulation's fault classes."""
+    """One failure. told_by: causes that detect it. borne: what bears it. tried_by: the simulation's fault classes."""
 
     what: str
     effect: str
@@ -165,7 +165,7 @@ GAPS: tuple[str, ...] = (
     "not guaranteed.",
     "A pack frozen as a whole, with fresh frames and no counter in them, is not told from a pack at rest.",
     "An SoC that stands still while the charge moves is noticed only above 1 % of the capacity a minute.",
-    "Isolation is only told while closed.",
+    "While closed, low isolation is only told.",
     "A single welded negative contactor without an auxiliary contact is not seen.",
     "Where the pack holds its contactors, its own word CLOSED stands for its precharge.",
     "No defence against a person who may log in at the machine.",

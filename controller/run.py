@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ SLACK_MS: Final = 1000
 CLOSE_S: Final = 2.0
 BUNDLE_S: Final = 10.0
 """How long the bundle of a stop is waited for, with everything off and closed."""
+SWITCH_S: Final = 0.0005
 COUNTED: Final = ("received", "lost", "unsent")
 Wired = Callable[..., AbstractContextManager[Ports]]
 """See controller.wiring.wired."""
@@ -92,6 +94,7 @@ def run(given: Options, config: Config, wired: Wired, environ: Mapping[str, str]
         gc.collect()
         gc.freeze()
         gc.disable()
+        sys.setswitchinterval(SWITCH_S)  # a bundle being written must not hold the tick up
         return live.run()
 
 

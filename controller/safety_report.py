@@ -45,6 +45,7 @@ FIXED: tuple[tuple[str, ModuleType, str, str], ...] = (
 )
 """Numbers nobody can configure, besides those of the cause table: meaning, where, name, unit."""
 
+CAUSE = "cause:"
 CURVES = ("charge_over_coldest", "charge_over_hottest", "discharge_over_coldest", "discharge_over_hottest")
 
 
@@ -106,8 +107,8 @@ rest, have none.
     yield from _table("", "hazard", "what is done", "time", "causes")
     for number, hazard in enumerate(HAZARDS, start=1):
         known = [ms for event in hazard.causes if (ms := RULE_OF[event].budget_ms) is not None]
-        time = f"{duration(min(known))} to {duration(max(known))}" if known else "before closing"
-        yield _row(f"H{number}", hazard.name, hazard.safe, time, _ids(hazard.causes))
+        times = dict.fromkeys(duration(ms) for ms in (min(known), max(known)))
+        yield _row(f"H{number}", hazard.name, hazard.safe, " to ".join(times), _ids(hazard.causes))
     yield ""
 
 
@@ -145,8 +146,8 @@ def _causes() -> Lines:
 def _thresholds() -> Lines:
     yield "## Every threshold"
     yield ""
-    yield "Source: the safety concept, by its section. A default moves to the safe side, within its hard bound, only; a config"
-    yield "that goes beyond, or lacks what is yours to set, is refused."
+    yield "Source: the safety concept, by its section. A default moves to the safe side only, within its hard bound; a"
+    yield "config that goes beyond, or lacks what is yours to set, is refused."
     yield ""
     yield from _table("key", "default", "hard bound", "meaning", "section")
     for keys, section in ((LIMITS, "4"), (PRECHARGE, "2"), (CONTACTORS, "2")):
@@ -170,7 +171,9 @@ def _thresholds() -> Lines:
     yield ""
     yield from _table("fixed, besides those of the causes", "value", "where")
     for text, module, name, unit in FIXED:
-        yield _row(text, f"{getattr(module, name):g} {unit}".strip(), f"`{module.__name__}.{name}`")
+        value = getattr(module, name)
+        shown = duration(value) if unit == "ms" else f"{value:g} {unit}".strip()
+        yield _row(text, shown, f"`{module.__name__}.{name}`")
     yield _row("a recovery charge", f"{RECOVERY_A:g} A, {RECOVERY_MS // 60_000} min", "`controller.model.settings`")
     yield ""
 
@@ -181,16 +184,18 @@ def _key(key: Key, section: str) -> str:
 
 
 def _matrix(requirements: Mapping[str, str], tests: Mapping[str, Sequence[str]]) -> Lines:
+    every = set.intersection(*(set(tests[name]) for name in requirements if name.startswith(CAUSE)))
     yield "## Requirements and the tests that prove them"
     yield ""
     yield "P: what a peer gets wrong (section 6). C: complaints of users. S: sections 1 to 4. I and L: invariants and"
     yield "liveness (section 5), looked at on every tick of every simulated life besides. No requirement is without a"
-    yield "test, no test of `tests/requirements` without a requirement; a test sees to both."
+    yield "test, no test of `tests/requirements` without a requirement; a test sees to both. Causes come last; besides"
+    yield "the tests named there each is tried by " + " and ".join(f"`{_short(test)}`" for test in sorted(every)) + "."
     yield ""
     yield from _table("", "requirement", "tests")
     for name, text in requirements.items():
-        proofs = ", ".join(f"`{_short(test)}`" for test in tests[name])
-        yield _row(name, text, proofs)
+        proofs = [f"`{_short(test)}`" for test in tests[name] if not (name.startswith(CAUSE) and test in every)]
+        yield _row(f"`{name.removeprefix(CAUSE)}`" if name.startswith(CAUSE) else name, text, ", ".join(proofs) or "–")
     yield ""
     yield "The tests stand in:"
     yield ""

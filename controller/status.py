@@ -61,6 +61,7 @@ def status(core: CoreState, aside: Aside, now_ms: int) -> dict[str, Any]:
         "signals": {name: _rounded(name, getattr(core.pack, name)) for name in (*SIGNALS, "cells", "serial")},
         "ages_s": _ages(core, now_ms),
         "cells_v": list(core.pack.cells_v),
+        "balancing": None if core.pack.balancing is None else list(core.pack.balancing),
         "faults": _faults(core, now_ms),
         "inverter": _inverter(core, aside, now_ms),
         "closings": {

@@ -709,6 +709,8 @@ class ReportedIsCommandedIsFedBack(Invariant):
         wanted = TO_BE_CLOSED[now.state] & WIRED[now.settings.wiring]
         if now.closed != wanted and not now.refusal:
             return f"{_names(now.closed)} commanded in {now.state.value}"
+        if before.now_ms == now.started_ms:
+            self.since_ms = {}
         if not self.premise(bool(now.feedback)):
             return ""
         for member, closed in now.feedback.items():

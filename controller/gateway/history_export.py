@@ -38,6 +38,7 @@ def _short(value: float | None) -> str:
 
 def export(store: Store, level: Level, begin_s: float, end_s: float, target: Path) -> int:
     """To a .csv or .parquet file; the number of rows. Raises HistoryError, OSError."""
+    store.span()
     points = store.points(level, begin_s, end_s)
     if target.suffix == ".csv":
         with target.open("w", encoding="utf-8", newline="") as file:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import math
 import os
 import secrets
@@ -179,6 +180,7 @@ def _app(house: House, door: Door, exporter: Exporter) -> FastAPI:
     app.add_api_route("/metrics", read_metrics, methods=["GET"], response_model=None)
     app.add_api_route("/history.csv", partial(_csv, house), methods=["GET"], response_model=None)
     app.add_api_route("/incidents/{name}", partial(_bundle, house), methods=["GET"], response_model=None)
+    logging.getLogger("nicegui").setLevel(logging.ERROR)  # whoever asks for what there is not writes no journal
     for path, build in BUILDERS.items():
         ui.page(path)(_page(house, build))
     ui.run_with(

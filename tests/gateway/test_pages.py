@@ -94,7 +94,7 @@ def test_everything_that_can_bound_the_power_is_said_in_words():
     assert [name for name in names if view.bounded_by(name) == name] == []
     for name in (*State.__members__, *(event.value for event in Event)):
         assert len(view.bounded_by(name)) > len(name)
-    assert view.bounded_by("rising to BMS") == "rising slowly, towards what the pack's BMS allows"
+    assert view.bounded_by("rising to BMS") == "a slow rise, towards what the pack's BMS allows"
 
 
 @pytest.mark.parametrize(

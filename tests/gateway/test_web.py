@@ -327,6 +327,7 @@ def test_a_person_logs_in_by_https_enables_and_logs_out(browser: Any, guarded: W
     person.presses("Enable").sees("The contactors close as soon as").presses("Enable now").sees("It is enabled.")
     assert guarded.command() == {"do": "enable"}
     person.page.locator(".chip", has_text="RUNNING").first.wait_for()
+    person.go("/events").sees("WAKING_PACK → RUNNING").go("/history").sees("CSV")
     person.presses("Log out").sees("Password")
     person.go("/config").sees("Password")
 

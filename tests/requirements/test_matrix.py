@@ -8,7 +8,7 @@ from controller.hazards import ASSUMPTIONS, FAILURES, HAZARDS
 from controller.model.events import Severity
 from controller.safety.rules import RULES
 from sim import faults
-from tests.requirements.matrix import marked_modules, matrix, report, proofs_of
+from tests.requirements.matrix import marked_modules, matrix, proofs_of, report
 from tests.requirements.requirements import requirements
 
 ROOT = Path(__file__).parents[2]

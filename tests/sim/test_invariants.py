@@ -87,8 +87,12 @@ FALSIFIED = [
     ("I10", lambda now, _: now._replace(view=now.view._replace(status=InverterStatus.ACTIVE))),
     ("I10", lambda now, _: now._replace(view=now.view._replace(outer_voltage_v=360.0))),
     ("I11", staying(State.RUNNING, closed=frozenset({NEGATIVE}))),
-    ("I11", lambda now, _: now._replace(feedback={POSITIVE: False}, faults=NO_FAULTS)
-     if now.state is State.RUNNING else None),
+    (
+        "I11",
+        lambda now, _: (
+            now._replace(feedback={POSITIVE: False}, faults=NO_FAULTS) if now.state is State.RUNNING else None
+        ),
+    ),
     ("I12", masked),
     ("I13", entering(State.RUNNING, refusal="positive energised without negative")),
     ("L2", lambda now, _: now._replace(state=State.CLOSING_POSITIVE) if now.state is State.RUNNING else None),

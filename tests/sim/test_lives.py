@@ -72,7 +72,7 @@ def test_a_life_is_exported_as_a_recording_and_its_inputs(tmp_path: Path):
 
 
 def test_a_large_campaign_with_holes_fails_and_a_small_one_says_them():
-    verdict = live(Life(1, (), 1_000))
+    verdict = live(Life(4, (), 1_000))
     small, large = Summary(), Summary()
     small.add(verdict)
     for n in range(FULL):
@@ -83,7 +83,7 @@ def test_a_large_campaign_with_holes_fails_and_a_small_one_says_them():
 
 
 def test_a_summary_without_holes_needs_every_state_row_and_premise():
-    verdict = live(Life(1, (), 1_000))
+    verdict = live(Life(4, (), 1_000))
     everything = replace(
         verdict, states=frozenset(state.value for state in State), rows=frozenset(range(len(SUPERVISOR.rows))),
         met={observer.id: 1 for observer in INVARIANTS}, ended="RUNNING", repeated=True,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from html import escape
 from typing import Final
 
 from fastapi import Request
-from nicegui import run, ui
+from nicegui import ui
 
 from controller.gateway.history_store import HistoryError, Told
 from controller.gateway.pages import view
@@ -63,13 +64,13 @@ def build(house: House, request: Request) -> None:
 
     async def load() -> None:
         try:
-            found = await run.io_bound(_events, house, before[0], not serious.value)
+            found = await asyncio.to_thread(_events, house, before[0], not serious.value)
         except HistoryError as error:
             listing.set_content(f'<p class="muted">{escape(str(error))}</p>')
             return
-        listing.set_content(table(found or []))
+        listing.set_content(table(found))
         last[0] = found[-1].number or None if found else None
-        older.set_visibility(len(found or []) == PAGE and last[0] is not None)
+        older.set_visibility(len(found) == PAGE and last[0] is not None)
         newest.set_visibility(before[0] is not None)
 
     async def turn() -> None:

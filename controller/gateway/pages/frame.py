@@ -106,9 +106,10 @@ def frame(house: House, request: Request, here: str) -> Iterator[Visitor]:
     ui.page_title(f"{PAGES[here]} · {house.title}")
     with ui.element("header").classes("top"), ui.element("div").classes("in"):
         with ui.element("div").classes("line"):
-            html(f'<a class="name" href="/">{escape(house.title)}</a>')
-            chip = html(view.chip(house.seen()))
-            _door(visitor)
+            html(f'<a class="name" href="/">{escape(house.site)} {escape(house.pack)}</a>')
+            with ui.element("div").classes("row"):
+                chip = html(view.chip(house.seen()))
+                _door(visitor)
         links = "".join(
             f'<a href="{path}"{_mark(path == here)}>{name}</a>'
             for path, name in PAGES.items() if visitor.may_know or path not in ("/incidents", "/config")
@@ -135,7 +136,7 @@ def _door(visitor: Visitor) -> None:
     if visitor.may_command:
         html(
             '<form method="post" action="/logout"><input type="hidden" name="csrf" '
-            f'value="{escape(visitor.csrf)}"><button class="muted" style="text-decoration:underline">Log out</button>'
+            f'value="{escape(visitor.csrf)}"><button class="link">Log out</button>'
             "</form>"
         )
     elif visitor.house.access.password is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import Request
-from nicegui import run, ui
+from nicegui import ui
 
 from controller.gateway.history_store import SERIES, Chart, HistoryError, Store
 from controller.gateway.pages.frame import House, card, frame, html
@@ -93,11 +94,9 @@ def _charts(store: Store) -> None:
         now_s = time.time()
         names = [name for drawn in DRAWN.values() for name in drawn]
         try:
-            chart = await run.io_bound(store.chart, names, now_s - hours * 3600, now_s, POINTS)
+            chart = await asyncio.to_thread(store.chart, names, now_s - hours * 3600, now_s, POINTS)
         except HistoryError as error:
             note.set_content(f'<p class="muted">{error}</p>')
-            return
-        if chart is None:
             return
         note.set_content(_note(chart))
         for title, drawn in DRAWN.items():

@@ -28,13 +28,18 @@ def build(house: House, request: Request) -> None:
             return
         told = seen.status["inverter"]
         head.set_content(_head(seen, told))
-        says.set_content("".join(_block(first, values) for first, values in told["says"].items()) or _NOTHING)
-        raw.set_content("".join(_words(first, words) for first, words in told["registers"].items()) or _NOTHING)
+        says.set_content(_aged(seen, [_block(first, values) for first, values in told["says"].items()]))
+        raw.set_content(_aged(seen, [_words(first, words) for first, words in told["registers"].items()]))
 
     live(refresh)
 
 
 _NOTHING = '<p class="muted">This inverter\'s protocol has none to show.</p>'
+
+
+def _aged(seen: Seen, parts: Sequence[str]) -> str:
+    age = f'<p class="age">{view.ago(seen.age_s)} old</p>'
+    return f'<div class="{view.fade(seen)}">{"".join(parts)}{age}</div>' if parts else _NOTHING
 
 
 def _head(seen: Seen, told: Mapping[str, Any]) -> str:

@@ -14,6 +14,8 @@ body, body.body--dark, body.body--light { background:var(--bg); color:var(--fg);
   font:16px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 body { --nicegui-default-padding:0; --nicegui-default-gap:0; }
 body .nicegui-content { padding:0; gap:0; display:block; width:100%; }
+.link { background:none; border:0; padding:.3rem; font:inherit; color:var(--accent); text-decoration:underline;
+  cursor:pointer; }
 .muted { overflow-wrap:anywhere; } .card td { overflow-wrap:break-word; }
 .q-page, .q-page-container, .q-layout { min-height:0 !important; }
 a { color:var(--accent); }
@@ -73,7 +75,8 @@ details > summary { cursor:pointer; }
 @media (max-width:620px) {
   .stack thead { display:none; } .stack tr { display:block; padding:.5rem 0; border-bottom:1px solid var(--line); }
   .stack td { display:block; border:0; padding:.05rem 0; }
-  .huge { font-size:2.1rem; } div.page { padding:.5rem; gap:.5rem; }
+  .huge { font-size:2.1rem; }
+  .pair.limits { grid-template-columns:1fr; gap:.6rem; } div.page { padding:.5rem; gap:.5rem; }
   nav.pages { flex-wrap:wrap; } nav.pages a { padding:.3rem .6rem; font-size:.95rem; }
   .card { padding:.75rem .8rem; }
 }

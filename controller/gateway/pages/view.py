@@ -108,7 +108,7 @@ def told(signal: str, value: Any, unit: str) -> tuple[str, str]:
 def bounded_by(name: str) -> str:
     """What bounds the power, in words."""
     if name.startswith("rising to "):
-        return f"rising slowly, towards {bounded_by(name.removeprefix('rising to '))}"
+        return f"a slow rise, towards {bounded_by(name.removeprefix('rising to '))}"
     if name in State.__members__:
         return f"the state: nothing is offered in {name}"
     if name in Event._value2member_map_:
@@ -164,8 +164,8 @@ def state(seen: Seen) -> str:
     if status is None:
         return ""
     held_s = None if status["since_s"] is None else status["since_s"] + seen.age_s
+    head = f'<div class="row">{chip(seen)}<span class="muted">for {ago(held_s)}</span></div>'
     lines = [
-        f'<div class="row">{chip(seen)}<span class="muted">for {ago(held_s)}</span></div>',
         f"<p>{escape(str(status['note'])).capitalize()}.</p>",
         f'<p class="muted">Reached by <b>{escape(because(str(status["cause"])))}</b></p>',
     ]
@@ -177,7 +177,7 @@ def state(seen: Seen) -> str:
     if status["withheld"]:
         waits = "".join(f"<li>{escape(str(why))}</li>" for why in status["withheld"])
         lines.append(f"<p>It waits for:</p><ul>{waits}</ul>")
-    return "".join(lines)
+    return f'{head}<div class="{fade(seen)}">{"".join(lines)}</div>'
 
 
 def charge(seen: Seen) -> str:
@@ -191,9 +191,8 @@ def charge(seen: Seen) -> str:
     width = 0 if soc is None else min(100.0, max(0.0, soc))
     way = UNKNOWN if watts is None else "charging" if watts > 10 else "discharging" if watts < -10 else "at rest"
     shown = UNKNOWN if watts is None else number(abs(watts))
-    fade = _fade(seen)
     return (
-        f'<div class="pair{fade}"><div><div class="huge">{told("soc_pct", soc, "%")[0]}<small>%</small></div>'
+        f'<div class="pair{fade(seen)}"><div><div class="huge">{told("soc_pct", soc, "%")[0]}<small>%</small></div>'
         f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>'
         f'<div class="muted">State of charge {_age(seen, "soc_pct")}</div></div>'
         f'<div><div class="huge">{shown}<small>W</small></div><div class="muted">{way} {_age(seen, "current_a")}</div>'
@@ -215,7 +214,7 @@ def limits(seen: Seen) -> str:
             f"<b>{number(status['limits'][f'{way}_w'])}</b> W {_age(seen, None)}</div>"
             f'<div class="muted">Bounded by {escape(bounded_by(status["limits"][f"{way}_by"]))}.{until}</div></div>'
         )
-    return f'<div class="pair{_fade(seen)}">{"".join(rows)}</div>'
+    return f'<div class="pair limits{fade(seen)}">{"".join(rows)}</div>'
 
 
 def values(seen: Seen, items: Sequence[Item]) -> str:
@@ -230,7 +229,7 @@ def values(seen: Seen, items: Sequence[Item]) -> str:
             f'<div class="value"><span class="label">{item.label}</span><span><b>{escape(text)}</b> {unit} '
             f"{_age(seen, item.signal)}</span></div>"
         )
-    return f'<div class="grid{_fade(seen)}">{"".join(cells)}</div>'
+    return f'<div class="grid{fade(seen)}">{"".join(cells)}</div>'
 
 
 def spread(seen: Seen) -> str:
@@ -244,7 +243,7 @@ def spread(seen: Seen) -> str:
     apart = number((max(known) - min(known)) * 1000)
     lowest, highest = cells.index(min(known)) + 1, cells.index(max(known)) + 1
     return (
-        f'<p class="{_fade(seen).strip()}">{len(known)} of {len(cells)} cells known, <b>{apart} mV</b> apart. Lowest '
+        f'<p class="{fade(seen).strip()}">{len(known)} of {len(cells)} cells known, <b>{apart} mV</b> apart. Lowest '
         f"is cell {lowest} with {number(min(known), 3)} V, highest cell {highest} with {number(max(known), 3)} V "
         f"{_age(seen, 'cell_min_v')}</p>"
     )
@@ -257,7 +256,7 @@ def fault(seen: Seen, told: Mapping[str, Any]) -> str:
     held = "" if not told["held"] else ", held" + ("" if clears is None else f" until it was away for {ago(clears)}")
     tone = "bad" if told["severity"] in ("open", "lock-out", "graceful") else "warn"
     return (
-        f'<div class="fault {tone}{_fade(seen)}"><b>{escape(told["what"])}</b>'
+        f'<div class="fault {tone}{fade(seen)}"><b>{escape(told["what"])}</b>'
         f'<div class="muted"><code>{escape(told["id"])}</code> {escape(told["severity"])}, {since}{held}</div>'
         f'<div><span class="muted">Likely:</span> {escape(told["cause"])}</div>'
         f'<div><span class="muted">Do:</span> {escape(told["do"])}</div></div>'
@@ -284,7 +283,8 @@ def health(seen: Seen) -> str:
     return f'{trouble}<p class="small muted">{"; ".join(lines)}.</p>'
 
 
-def _fade(seen: Seen) -> str:
+def fade(seen: Seen) -> str:
+    """A class for what is not how it is now."""
     return " old" if seen.old else ""
 
 

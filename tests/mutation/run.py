@@ -1,0 +1,196 @@
+"""make mutation: cosmic-ray's mutants of the safety core, each put into a copy of the tree and judged by its tests.
+
+python -m tests.mutation.run [--sample N] [--seed S] [--workers W] [--unit-only] [FILE ...]
+
+mutmut 3 changes the bodies of functions only, and most of this core is tables. Of cosmic-ray's operators those are
+used whose mutant can live: the neighbour and the opposite of a comparison, a number one up and one down, and so on.
+The others raise TypeErrors and would flatter the score. What lives since it changes nothing stands in equivalent.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import multiprocessing
+import os
+import random
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosmic_ray.commands.init import _all_work_items
+from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.work_item import MutationSpec, TestOutcome
+
+from tests.mutation.copies import BENCH, CHART, FAST, ROOT, UNIT, copy_tree
+
+EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+TARGET_PCT = 95.0
+TIMEOUT_S = 3600.0
+
+REPLACED = (
+    "Lt_LtE", "Lt_GtE", "LtE_Lt", "LtE_Gt", "Gt_GtE", "Gt_LtE", "GtE_Gt", "GtE_Lt", "Eq_NotEq", "NotEq_Eq", "Is_IsNot",
+    "IsNot_Is", "Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "BitOr_BitAnd", "BitAnd_BitOr", "Delete_Not", "Delete_USub",
+)  # fmt: skip
+OTHERS = (
+    "AddNot", "NumberReplacer", "ReplaceAndWithOr", "ReplaceOrWithAnd", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue",
+    "ZeroIterationForLoop", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "RemoveDecorator",
+)  # fmt: skip
+
+FIRST = {"rules": 0, "situation": 2, "monitor": 1, "supervisor": 2, "envelope": 3, "gate": 4}
+CHECKED_ONLY = ("statecharts/explore.py", "statecharts/interlocks.py")
+"""They judge the chart and run nowhere else."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: the file, the line it stands in, and what was and is there."""
+
+    spec: MutationSpec
+    file: str
+    line: int
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}\n    - {self.was}\n    + {self.now}"
+
+
+def files() -> list[Path]:
+    """The core whose mutants are judged."""
+    found = [*(ROOT / "statecharts").glob("*.py"), *(ROOT / "controller/safety").glob("*.py")]
+    kept = sorted(path for path in found if path.name not in ("__init__.py", "render.py"))
+    return [*kept, ROOT / "controller/supervisor.py"]
+
+
+def annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """From where to where annotations stand: they are never evaluated here."""
+    nodes = ast.walk(ast.parse(source))
+    found = [each for node in nodes for name in ("annotation", "returns") if (each := getattr(node, name, None))]
+    return [((each.lineno, each.col_offset), (each.end_lineno, each.end_col_offset)) for each in found]
+
+
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    """Every mutant of a file that is a program of its own, none twice."""
+    source = path.read_text(encoding="utf-8")
+    unread, seen = annotations(source), {source}
+    for item in _all_work_items([path], {}):
+        spec = item.mutations[0]
+        name = spec.operator_name.removeprefix("core/")
+        if name not in OTHERS and not any(name.endswith(f"_{pair}") for pair in REPLACED):
+            continue
+        start = (spec.start_pos[0], len(source.splitlines()[spec.start_pos[0] - 1][: spec.start_pos[1]].encode()))
+        if any(begin <= start < end for begin, end in unread):
+            continue
+        mutated = mutate_code(source, get_operator(spec.operator_name)(), spec.occurrence)
+        if mutated is None or mutated in seen:
+            continue
+        seen.add(mutated)
+        changed = list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), n=0, lineterm=""))[2:]
+        was = " ".join(line[1:].strip() for line in changed if line.startswith("-"))
+        now = " ".join(line[1:].strip() for line in changed if line.startswith("+"))
+        yield Mutant(spec, str(path.relative_to(ROOT)), spec.start_pos[0], was, now)
+
+
+def stages(file: str, unit_only: bool) -> Iterator[str]:
+    """The commands that judge a mutant of this file, quickest first. A test that fails ends it."""
+    pytest = f"{sys.executable} -m pytest -x -q -p no:cacheprovider --no-header"
+    chosen = f"-m {FAST}"
+    if file in CHECKED_ONLY:
+        yield f"{pytest} {chosen} {' '.join(CHART)}"
+        return
+    first = FIRST.get(Path(file).stem) if file.startswith("controller") else None
+    unit = UNIT if first is None else (UNIT[first], *UNIT[:first], *UNIT[first + 1 :])
+    chart = CHART[1:3] if file.startswith("statecharts") else ()
+    yield f"{pytest} {chosen} {' '.join((*chart, *unit))}"
+    if not unit_only:
+        yield f"{pytest} {chosen} {' '.join(BENCH)}"
+
+
+def at_home(unit_only: bool) -> None:
+    """A worker's own copy, in which it stays."""
+    global _unit_only
+    _unit_only = unit_only
+    copy = copy_tree()
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)
+
+
+_unit_only = False
+
+
+def judged(mutant: Mutant) -> tuple[Mutant, str]:
+    """killed, timeout or survived."""
+    spec = mutant.spec
+    here = MutationSpec(
+        module_path=Path(mutant.file), operator_name=spec.operator_name, occurrence=spec.occurrence,
+        start_pos=spec.start_pos, end_pos=spec.end_pos, operator_args={},
+    )  # fmt: skip
+    for command in stages(mutant.file, _unit_only):
+        result = mutate_and_test([here], command, TIMEOUT_S)
+        if result.test_outcome is not TestOutcome.SURVIVED:
+            return mutant, "timeout" if result.output == "timeout" else str(result.test_outcome)
+    return mutant, "survived"
+
+
+def equivalents() -> dict[tuple[str, str, str], str]:
+    """What changes nothing: (file, was, now) → why."""
+    listed = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("mutant", [])
+    return {(each["file"], each["was"], each["now"]): each["why"] for each in listed}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Mutation run over the safety core.")
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--sample", type=int, default=0, help="so many mutants, spread over all files; 0: all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--unit-only", action="store_true", help="leave the bench tests out: quicker, kills less")
+    parser.add_argument("--list", action="store_true", help="only count them")
+    args = parser.parse_args()
+    chosen = [path.resolve() for path in args.files] or files()
+    every = [mutant for path in chosen for mutant in mutants_of(path)]
+    known = equivalents()
+    stale = set(known) - {(m.file, m.was, m.now) for m in every} if not args.files else set()
+    alive = [mutant for mutant in every if (mutant.file, mutant.was, mutant.now) not in known]
+    print(f"{len(every)} mutants, {len(every) - len(alive)} of them known to change nothing", flush=True)
+    print(", ".join(f"{file} {n}" for file, n in sorted(Counter(m.file for m in alive).items())), flush=True)
+    if args.list:
+        return 0
+    if args.sample:
+        alive = sorted(random.Random(args.seed).sample(alive, min(args.sample, len(alive))), key=str)
+    return report(run(alive, args.workers, args.unit_only), stale)
+
+
+def run(alive: list[Mutant], workers: int, unit_only: bool) -> list[tuple[Mutant, str]]:
+    """Judge them all, telling how far it is."""
+    began, done = time.monotonic(), []
+    with multiprocessing.Pool(workers, at_home, (unit_only,)) as pool:
+        for mutant, outcome in pool.imap_unordered(judged, alive):
+            done.append((mutant, outcome))
+            if outcome != "killed":
+                print(f"{outcome}: {mutant}", flush=True)
+            if len(done) % 10 == 0:
+                print(f"{len(done)} of {len(alive)}, {time.monotonic() - began:.0f} s", flush=True)
+    return done
+
+
+def report(done: list[tuple[Mutant, str]], stale: set[tuple[str, str, str]]) -> int:
+    """The score, and what to do something about. A mutant that ran out of time counts as killed and is counted."""
+    counted = Counter(outcome for _, outcome in done)
+    killed = len(done) - counted["survived"]
+    score = 100.0 * killed / len(done) if done else 100.0
+    print(f"score {score:.1f} %: {killed} of {len(done)} killed, {counted['timeout']} of these by time")
+    for file, was, now in sorted(stale):
+        print(f"no such mutant any more, take it out of {EQUIVALENT.name}: {file}\n    - {was}\n    + {now}")
+    return 0 if score >= TARGET_PCT and not stale else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
