@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test campaign slow pi-test wheels lint types verify diagrams docs recording bench clean
+.PHONY: demo test campaign slow coverage mutation pi-test wheels lint types verify diagrams docs recording bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p out
@@ -22,6 +22,17 @@ campaign: $(VENV)/.developing
 
 slow: $(VENV)/.developing
 	$(BIN)/pytest -n auto -m slow
+
+coverage: $(VENV)/.developing
+	@rm -rf out/coverage && mkdir -p out/coverage
+	$(BIN)/coverage run --rcfile tests/coverage.ini -m pytest -n auto -m "not slow and not campaign and not pi" \
+	    tests/requirements tests/statecharts tests/properties tests/controller
+	$(BIN)/coverage combine --quiet --rcfile tests/coverage.ini
+	$(BIN)/coverage report --rcfile tests/coverage.ini
+
+mutation: $(VENV)/.developing
+	$(BIN)/pip install --quiet --disable-pip-version-check 'cosmic-ray>=8.7,<9'
+	$(BIN)/python -m tests.mutation.run $(MUTATION)
 
 pi-test: $(VENV)/.developing
 	$(BIN)/pytest -v -x -m pi tests/pi
@@ -48,8 +59,9 @@ diagrams: $(VENV)/.installed
 	$(BIN)/controller diagram --format markdown -o statecharts/supervisor.md
 	$(BIN)/controller diagram --chart shadow --format markdown -o statecharts/shadow.md
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.developing
 	$(BIN)/python -m controller.reference docs
+	$(BIN)/python -m tests.requirements.matrix docs
 
 recording: $(VENV)/.installed
 	$(BIN)/python -m sim.closed_loop sim/logs/m3-michael.log

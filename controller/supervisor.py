@@ -393,7 +393,8 @@ def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Superviso
     if target is State.RUNNING:
         sup = replace(sup, tries=0)
     if target is State.VERIFYING_OPEN:
-        sup = replace(sup, found_closed=False, link=weld.opened(s))
+        link = replace(weld.opened(s), suspected=sup.link.suspected, why=sup.link.why)
+        sup = replace(sup, found_closed=False, link=link)
     if target is State.LOCKED_OUT:
         sup = replace(sup, locked=True)
     if row.cause == "unlocked":

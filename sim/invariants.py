@@ -685,7 +685,8 @@ class ActiveOnlyInRunning(Invariant):
         view, running = now.view, now.state is State.RUNNING
         self.premise(running or now.live)
         latched = bool(now.held) or now.state in (State.FAULT, State.LOCKED_OUT)
-        latched = latched or (now.settings.wiring == "none" and not running)
+        waits_for_go = now.withheld == (INVERTER_GO,)
+        latched = latched or (now.settings.wiring == "none" and not running and not waits_for_go)
         told = InverterStatus.FAULT if latched else InverterStatus.ACTIVE if running else InverterStatus.STANDBY
         if view.status is not told:
             return f"{view.status.value} told in {now.state.value}, held {sorted(now.held)}"

@@ -136,6 +136,7 @@ def report(
     few_gids = None if gids is None else gids < EMPTY_GIDS
     return PackReport(
         fault=is_in(failsafe, *FAULTS),
+        open_asked=None if failsafe is None else False,  # it has no such wish beside its failsafe and relay cut
         withholds=cut if permitted is None else any_of(cut, permitted == 0),
         refuses=is_in(trouble, *START_BLOCKED),
         isolation_alert=is_in(isolation, 1),

@@ -48,6 +48,8 @@ MEASURED_MS: Final = 25_000
 LINK_MAX_V: Final = 1_500.0
 LARGEST_A: Final = 3_276.7
 """What fits the field, signed or not."""
+CREDIBLE: Final = 1e9
+"""No number that is told is larger; NaN and infinity are not either."""
 NOT_READY, READY = 2, 3
 
 
@@ -85,7 +87,7 @@ def known(view: InverterView) -> bool:
         view.soc_pct, view.energy_full_wh, view.pack_voltage_v, view.current_a, view.temp_min_c, view.temp_max_c,
         view.design_max_v, view.design_min_v,
     )  # fmt: skip
-    return all(value is not None and math.isfinite(value) for value in needed) and number(view.pack_voltage_v) > 0
+    return all(value is not None and abs(value) <= CREDIBLE for value in needed) and number(view.pack_voltage_v) > 0
 
 
 def offered_a(view: InverterView, limit_w: float, profile: Profile) -> float:
@@ -108,7 +110,7 @@ def limits(view: InverterView, profile: Profile) -> dict[str, float]:
 def state(view: InverterView, profile: Profile) -> dict[str, float]:
     """0x150. Charge in Ah is energy over the middle of the voltage window, so that the full one stays what it is."""
     middle_v = (number(view.design_max_v) + number(view.design_min_v)) / 2
-    full_ah = number(view.energy_full_wh) / middle_v if middle_v > 0 else 0.0
+    full_ah = number(view.energy_full_wh) / middle_v if middle_v >= 1 else 0.0
     soc_pct = min(max(0.0, number(view.soc_pct)), 100.0)
     return {
         "soc_pct": told_soc_pct(view, profile),
@@ -191,7 +193,7 @@ def text_of(number: float) -> str:
 
 def number(value: float | None) -> float:
     """The number; 0 for unknown, which `known` keeps from being told."""
-    return value if value is not None and math.isfinite(value) else 0.0
+    return value if value is not None and abs(value) <= CREDIBLE else 0.0
 
 
 def nothing(amps: float) -> bool:

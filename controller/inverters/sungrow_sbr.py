@@ -99,7 +99,7 @@ MODBUS_REGISTERS: Final = (500, 0, 300, 0, 200, 0)
 
 
 def complete(view: InverterView) -> bool:
-    return known(view) and view.cell_min_v is not None and view.cell_max_v is not None
+    return known(view) and number(view.cell_min_v) > 0 and number(view.cell_max_v) > 0
 
 
 def pages(can_id: int, view: InverterView, modules: int) -> tuple[bytes, ...]:

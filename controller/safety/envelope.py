@@ -178,12 +178,15 @@ def limits(
 
 def _as_if_closed(pack: BatterySnapshot) -> BatterySnapshot:
     """Without the zeros an open pack's BMS says."""
-    boundless = {
-        name: inf
-        for name in ("max_charge_w", "max_discharge_w", "max_charge_a", "max_discharge_a")
-        if getattr(pack, name) == 0.0
-    }
-    return pack._replace(**boundless) if boundless else pack
+    return pack._replace(
+        max_charge_w=pack.max_charge_w or _boundless(pack.max_charge_w),
+        max_discharge_w=pack.max_discharge_w or _boundless(pack.max_discharge_w),
+        max_discharge_a=pack.max_discharge_a or _boundless(pack.max_discharge_a),
+    )
+
+
+def _boundless(zero: float | None) -> float | None:
+    return None if zero is None else inf
 
 
 def _deratings(before: Limits, pack: BatterySnapshot, settings: Settings) -> Deratings:

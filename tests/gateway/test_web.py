@@ -199,12 +199,12 @@ class World:
         self.process.wait()
 
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}")
     with sync_api.sync_playwright() as playwright:

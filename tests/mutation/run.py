@@ -135,7 +135,7 @@ def judged(mutant: Mutant) -> tuple[Mutant, str]:
     for command in stages(mutant.file, _unit_only):
         result = mutate_and_test([here], command, TIMEOUT_S)
         if result.test_outcome is not TestOutcome.SURVIVED:
-            return mutant, "timeout" if result.output == "timeout" else str(result.test_outcome)
+            return mutant, "timeout" if result.output == "timeout" else result.test_outcome.value
     return mutant, "survived"
 
 

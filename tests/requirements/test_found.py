@@ -16,3 +16,14 @@ def test_an_acknowledgement_does_not_forget_the_closing_that_waits_for_the_disk(
     bench.until(State.RUNNING)
     assert bench.stored is not None
     assert len(bench.stored.closings_age_ms) == 1
+
+
+@pytest.mark.requirement("I12")
+@pytest.mark.parametrize("ticks", range(4))
+def test_a_weld_seen_in_the_tick_of_another_stop_is_not_forgotten(ticks: int):
+    bench = Bench("own").enable().until(State.CLOSING_NEGATIVE)
+    bench.physics, bench.estop_ok = False, False
+    bench.run_ms(10 * ticks)
+    bench.link_v = 200.0
+    bench.run_ms(40_000)
+    assert bench.at is State.LOCKED_OUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from fastapi import Request
@@ -101,7 +102,7 @@ def _commands(visitor: Visitor) -> None:
         ui.button("Cap", on_click=cap).props("no-caps outline")
 
 
-def _enable_dialog(visitor: Visitor) -> ui.dialog.open:  # type: ignore[valid-type]
+def _enable_dialog(visitor: Visitor) -> Callable[[], object]:
     """Asks once more: it closes contactors."""
     with ui.dialog() as dialog, ui.card().classes("card"):
         html("<h2>Enable?</h2><p>The contactors close as soon as every permission is there.</p>")
