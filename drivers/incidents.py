@@ -31,7 +31,8 @@ SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
 TIME_ERROR = 5
 NICE = 10
 WAITING_MAX = 2
-MODE = 0o640
+MODE, FOLDER_MODE = 0o640, 0o750
+"""The gateway is in the group, and offers them for download."""
 LEVEL = 4
 
 Contents = Iterator[tuple[str, Iterable[bytes]]]
@@ -108,7 +109,9 @@ class Incidents:
                 self.trouble = f"{wanted.name} could not be written: {reason}"
 
     def _write(self, wanted: _Wanted) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True)
+            self._folder.chmod(FOLDER_MODE)
         self._make_room()
         fresh = self._folder / f".{wanted.name}.new"
         try:
@@ -119,6 +122,7 @@ class Incidents:
                             for piece in pieces:
                                 member.write(piece)
                 file.flush()
+                os.fchmod(file.fileno(), MODE)  # whatever the unit's UMask
                 os.fsync(file.fileno())
             self._drop_oldest(fresh.stat().st_size)
             fresh.rename(self._folder / wanted.name)

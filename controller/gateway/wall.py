@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 TIMEX_BYTES: Final = 512
 """More than struct timex is on any of our machines; all zero means: tell, change nothing (adjtimex(2))."""
 TIME_ERROR: Final = 5
+TIMESYNCD: Final = Path("/run/systemd/timesync/synchronized")
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -41,11 +42,12 @@ def iso(utc_s: float) -> str:
 
 
 def synchronised() -> bool | None:
-    """Whether something keeps the kernel's clock right, by adjtimex(2)."""
+    """Whether something keeps the kernel's clock right: adjtimex(2), or where a unit may not ask that, timesyncd."""
     with suppress(OSError, AttributeError):
         state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
-        return None if state < 0 else bool(state != TIME_ERROR)
-    return None
+        if state >= 0:
+            return bool(state != TIME_ERROR)
+    return True if TIMESYNCD.exists() else None
 
 
 def boot_id() -> str:

@@ -72,7 +72,7 @@ def test_a_recording_that_is_said_to_pin_a_protocol_is_used_by_its_tests(protoco
 @every
 def test_a_recording_that_is_said_to_pin_a_protocol_is_there(protocol: Anything):
     for name in module_of(protocol).RECORDINGS:
-        assert list(LOGS.glob(name)), name
+        assert [*LOGS.glob(name), *(ROOT / "sim" / "logs").glob(name)], name
 
 
 def test_a_frame_is_drawn_bit_by_bit():
@@ -123,3 +123,10 @@ def test_every_path_that_the_page_names_exists_or_is_the_examples():
     assert len(named) > 8
     for path in named:
         assert (ROOT / path).exists() or path in EXAMPLE.files or "tiny_bms" in path, path
+
+
+def test_the_lines_of_the_registry_that_the_page_changes_are_there():
+    registry = (ROOT / "controller" / "batteries" / "registry.py").read_text(encoding="utf-8")
+    changed = re.findall(r"^-(.+)$", PAGE.read_text(encoding="utf-8").split("```diff")[1].split("```")[0], re.MULTILINE)
+    assert len(changed) == 2
+    assert all(f"{line}\n" in registry for line in changed)
