@@ -26,7 +26,7 @@ slow: $(VENV)/.developing
 coverage: $(VENV)/.developing
 	@rm -rf out/coverage && mkdir -p out/coverage
 	$(BIN)/coverage run --rcfile tests/coverage.ini -m pytest -n auto -m "not slow and not campaign and not pi" \
-	    tests/requirements tests/statecharts tests/properties tests/controller
+	    tests/controller tests/statecharts
 	$(BIN)/coverage combine --quiet --rcfile tests/coverage.ini
 	$(BIN)/coverage report --rcfile tests/coverage.ini
 

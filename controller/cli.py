@@ -335,15 +335,17 @@ def _prepare(name: str, battery: str | None, inverter: str | None, config: Path 
     if identity.partner:
         raise RecordingError(f"{path}: a recording of the inverter's side ({identity.partner}), not of a pack")
     if identity.battery is None:
+        if wanted and (other := identifying.identify(recording, BATTERIES).battery):
+            raise RecordingError(f"{path}: no {wanted} speaks in it; it looks like {other.name}")
         some = ", ".join(f"{i:03X}" for i in identity.ids[:8])
         raise RecordingError(f"{path}: no pack known here speaks in it (ids {some} …); known: {', '.join(BATTERIES)}")
     protocol, assumed = identity.battery, list[str]()
     if stated is not None and stated.battery == protocol.name:
         told, own = identity.kind, stated.pack
-        if told.cells not in (None, own.cells) or told.chemistry not in (None, own.chemistry.name):
-            words = f"{told.cells or '?'} cells, {(told.chemistry or 'chemistry unknown').upper()}"
+        kinds = (told.chemistry, *told.perhaps)
+        if told.cells not in (None, own.cells) or (told.chemistry and own.chemistry.name not in kinds):
             stated_kind = f"{own.cells} cells {own.chemistry.name.upper()}"
-            assumed.append(f"this pack looks like {words}; the config says {stated_kind}")
+            assumed.append(f"this pack looks like {told.text}; the config says {stated_kind}")
     else:
         chemistry, cells = identity.kind.chemistry, identity.kind.cells
         if chemistry is None or cells is None:
@@ -595,14 +597,15 @@ def _as_written(value: object) -> str:
 
 @config_app.command("set", context_settings={"ignore_unknown_options": True})
 def config_set(key: str, value: str, config: ConfigOption = None) -> None:
-    """Change one key; comments and everything else stay as they are. Nothing is written when it would be wrong."""
+    """Change one key; comments and everything else stay as they are. Nothing is written when that makes anything wrong."""
     path = _config_path(config)
     try:
         changed = configs.set_value(path, key, value, CATALOGUE)
     except ConfigError as error:
         fail(str(error))
-    secret = any(row.secret and row.path == key for row in changed.keys)
-    out.print(f"{path}: {key} = {configs.HIDDEN if secret else value}", markup=False)
+    out.print(f"{path}: {key} = {configs.HIDDEN if changed.key.secret else value}", markup=False)
+    if changed.left:
+        err.print(f"still to mend:\n{ConfigError(str(path), changed.left)}", markup=False, soft_wrap=True)
 
 
 @config_app.command("schema")
@@ -642,12 +645,13 @@ def log_identify(
         typer.echo(json.dumps(found))
         return
     if identity.battery:
-        kind = f"{identity.kind.cells or '?'} cells, {(identity.kind.chemistry or 'chemistry unknown').upper()}"
-        out.print(f"{recording.path}: {identity.battery.title} ({identity.battery.name}), {kind}", markup=False)
+        who = f"{identity.battery.title} ({identity.battery.name})"
+        out.print(f"{recording.path}: {who}, {identity.kind.text}", markup=False)
     else:
         what = f"the inverter's side: {identity.partner}" if identity.partner else "no pack known here"
         out.print(f"{recording.path}: {what}", markup=False)
-    out.print(f"{recording.format}, {len(identity.ids)} ids in the first seconds")
+    ids = "" if recording.format == "rtu" else f", {len(identity.ids)} ids in the first seconds"
+    out.print(f"{recording.format}{ids}")
 
 
 @log_app.command("decode")

@@ -25,7 +25,7 @@ def doctor(
     config: Annotated[Path | None, typer.Option("--config", help="The config file; else as for `run`.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check buses, serial ports, pins, permissions, clock, watchdog, disk, service. Exit 1 when something needs mending."""
+    """Check buses, serial ports, pins, permissions, clock, watchdog, disk, service. Exit 1 when something is wrong."""
     readings = list(_readings(config))
     found = [reading for reading in readings if reading.mend]
     if as_json:

@@ -44,6 +44,7 @@ def fail(message: str) -> NoReturn:
 def mount(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     app.command()(run)
+    app.command("outputs-off")(outputs_off)
     app.command()(status)
     app.command()(watch)
     app.command()(enable)
@@ -78,6 +79,27 @@ def run(
     except (ConfigError, PortError) as error:
         fail(str(error))
     raise typer.Exit(code)
+
+
+def outputs_off(config: Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)] = None) -> None:
+    """Switch every relay of ours off, whatever a controller that was killed left on. Refused while one runs."""
+    from controller import coils  # as above
+    from controller import run as running
+
+    path = configs.search(config, os.environ, Path.cwd()) or configs.SYSTEM_PATH
+    folder = running.options(path, os.environ).folder
+    try:
+        ours = coils.coils_of(configs.read(path, running.CATALOGUE))
+    except ConfigError as error:
+        last = coils.kept(folder)
+        if last is None:
+            fail(f"{error}\nno relay was switched off: {folder} does not tell either which ones there are")
+        err.print(f"controller: {path} is no config; these are the relays of the last start", markup=False)
+        ours = last
+    try:
+        out.print(coils.switch_off(ours), markup=False)
+    except PortError as error:
+        fail(str(error))
 
 
 @contextmanager

@@ -34,6 +34,8 @@ from controller.config_check import (
     lines_of,
     literal,
     model,
+    nearest,
+    pack_v,
     placed,
     said,
     toml,
@@ -202,21 +204,27 @@ def defaults_for(
 ) -> Settings:
     """What is used without a config, of names that exist: the chemistry's limits and the currents `init` writes."""
     known = keys(catalogue, battery, inverter)
-    chosen = _chosen(battery, chemistry, cells, inverter, wiring)
+    chosen = _chosen(battery, chemistry, cells, inverter, wiring, catalogue)
     return _settings({key.path: key.default for key in known} | chosen, known, catalogue)
 
 
-def _chosen(battery: str, chemistry: str, cells: int, inverter: str, wiring: str) -> dict[str, Any]:
+def _chosen(
+    battery: str, chemistry: str, cells: int, inverter: str, wiring: str, catalogue: Catalogue
+) -> dict[str, Any]:
     """The keys that say which setup it is. Resistor and pins are made up; only their owner can know them."""
     resistor = {"precharge.resistance_ohm": 100.0, UNGUESSED_LINK: "none"} if wiring == "own" else {}
     coils = RELAYS_OF.get(wiring, ())
     names = [*coils, *(f"{coil}_feedback" for coil in coils if wiring == "own")]
-    relays: dict[str, Any] = {"relays.kind": "gpio"} if coils else {}
+    relays: dict[str, Any] = {"relays.kind": "gpio", "pins.heartbeat": EXAMPLES["heartbeat"]} if coils else {}
+    windows_v = catalogue.inverters[inverter].windows_v if inverter in catalogue.inverters else {}
+    pack = pack_v({"battery.chemistry": chemistry, "battery.cells": cells})
+    model = {"inverter.model": nearest(windows_v, pack)} if windows_v and pack else {}
     return {
         "battery.name": battery,
         "battery.chemistry": chemistry,
         "battery.cells": cells,
         "inverter.name": inverter,
+        **model,
         "wiring.kind": wiring,
         **resistor,
         **relays,
@@ -289,7 +297,7 @@ def template(
     guessed = chemistry is None and battery in kinds and len(kinds[battery].chemistries) > 1
     if chemistry is None:
         chemistry = next(iter(kinds[battery].chemistries), "nca") if battery in kinds else "nca"
-    chosen = _chosen(battery, chemistry, cells, inverter, wiring)
+    chosen = _chosen(battery, chemistry, cells, inverter, wiring, catalogue)
     known = keys(catalogue, battery, inverter)
     text = _HEAD.format(
         schema_file=SCHEMA_FILE,
@@ -355,10 +363,18 @@ def init_file(path: str | Path, text: str) -> None:
         raise ConfigError(str(path), [Problem(None, "", message, "check folder and permissions")]) from None
 
 
-def set_value(path: str | Path, key: str, value: str, catalogue: Catalogue) -> Config:
+class Change(NamedTuple):
+    """What was written. left: the problems that were there before and still are."""
+
+    key: Key
+    left: list[Problem]
+
+
+def set_value(path: str | Path, key: str, value: str, catalogue: Catalogue) -> Change:
     """Change one key of the file, keeping its comments. The result is checked as a whole before it replaces the file.
 
-    Raises ConfigError and leaves the file as it was when the value, the key or the result is wrong.
+    Raises ConfigError and leaves the file as it was when the value or the key is wrong, or the result has a problem
+    that was not there before.
     """
     target = Path(os.path.realpath(path))
     with _alone(target):
@@ -380,7 +396,7 @@ def _alone(target: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _set_alone(target: Path, path: str | Path, key: str, value: str, catalogue: Catalogue) -> Config:
+def _set_alone(target: Path, path: str | Path, key: str, value: str, catalogue: Catalogue) -> Change:
     text = _text_of(target)
     lines = lines_of(text)
     raw, problems, _ = toml(text)
@@ -391,14 +407,17 @@ def _set_alone(target: Path, path: str | Path, key: str, value: str, catalogue: 
     if row is None:
         raise ConfigError(str(path), [Problem(None, key, *unknown(key, known))])
     changed = _changed(text, lines, row, _typed(row, value, str(path)))
-    config = parse(changed, str(path), catalogue)
+    before = {(problem.key, problem.message) for problem in check(text, str(path), catalogue)}
+    left = check(changed, str(path), catalogue)
+    if new := [problem for problem in left if problem.key == key or (problem.key, problem.message) not in before]:
+        raise ConfigError(str(path), new)
     try:
         fresh = _written_beside(target, changed)
         fresh.replace(target)
     except OSError as error:
         message = f"it cannot be written ({error.strerror})"
         raise ConfigError(str(path), [Problem(None, "", message, "check folder and permissions")]) from None
-    return config
+    return Change(row, left)
 
 
 def _typed(key: Key, text: str, name: str) -> Any:

@@ -219,6 +219,8 @@ def _worded(path: str, flaw: str, value: Any, known: tuple[Key, ...]) -> tuple[s
         what = "the controller does not start without it" if key.section == "limits" else "it has to be stated"
         one = f"{key.name} = {' or '.join(literal(name) for name in key.choices) or example(key)}"
         return f"is missing; {what}", f"add {one} under [{key.section}]: {key.text}"
+    if key.yours and literal(value) == example(key):
+        return f"still to be stated: {key.text.rstrip('.')}", f"write it behind `{key.name} =`"
     if flaw in ("greater_than_equal", "less_than_equal"):
         return f"{shown} is outside the hard bound {key.bound}", _STAY if key.section in _JUDGED else "stay inside it"
     if flaw == "literal_error":
@@ -260,7 +262,8 @@ def unknown(path: str, known: tuple[Key, ...]) -> tuple[str, str]:
 
 def contradictions(values: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Wrong]:
     """What no single key can be blamed for. Keys with a problem of their own are missing from `values`."""
-    for judge in (_wiring_wrong, _precharge_wrong, _cells_wrong, _windows_wrong, _curves_wrong, places_wrong):
+    judges = (_wiring_wrong, _precharge_wrong, _cells_wrong, _windows_wrong, _curves_wrong, _model_wrong, places_wrong)
+    for judge in judges:
         yield from judge(values, catalogue)
 
 
@@ -347,6 +350,37 @@ def _windows_wrong(values: Mapping[str, Any], _: Catalogue) -> Iterator[Wrong]:
         bottom, top = values.get(f"limits.{low}"), values.get(f"limits.{high}")
         if bottom is not None and top is not None and bottom >= top:
             yield f"limits.{high}", f"{top:g} is not above limits.{low} ({bottom:g})", "leave room between the two"
+
+
+def pack_v(values: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The pack's voltage at the stop voltages of all its cells; None while that cannot be told."""
+    chemistry, cells = CHEMISTRIES.get(values.get("battery.chemistry") or ""), values.get("battery.cells")
+    if chemistry is None or cells is None:
+        return None
+    low_v = values.get("limits.discharge_stop_v") or chemistry.discharge_stop_v
+    high_v = values.get("limits.charge_stop_v") or chemistry.charge_stop_v
+    return cells * low_v, cells * high_v
+
+
+def beyond_v(model: tuple[float, float], pack: tuple[float, float]) -> float:
+    """How much of the pack's window lies outside that of a model."""
+    return max(0.0, model[0] - pack[0]) + max(0.0, pack[1] - model[1])
+
+
+def nearest(windows_v: Mapping[str, tuple[float, float]], pack: tuple[float, float]) -> str:
+    return min(windows_v, key=lambda name: beyond_v(windows_v[name], pack))
+
+
+def _model_wrong(values: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Wrong]:
+    """The model that holds the pack's window or comes nearest: their steps are coarse, and few packs fit one."""
+    inverter = catalogue.inverters.get(values.get("inverter.name") or "")
+    model, pack = values.get("inverter.model"), pack_v(values)
+    if inverter is None or pack is None or model not in inverter.windows_v:
+        return
+    best, (low_v, high_v) = nearest(inverter.windows_v, pack), inverter.windows_v[model]
+    if beyond_v((low_v, high_v), pack) > beyond_v(inverter.windows_v[best], pack):
+        message = f"its {low_v:.0f} to {high_v:.0f} V do not hold the pack's {pack[0]:.0f} to {pack[1]:.0f} V"
+        yield "inverter.model", message, f"take {best}"
 
 
 def _curves_wrong(values: Mapping[str, Any], _: Catalogue) -> Iterator[Wrong]:

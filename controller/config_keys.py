@@ -50,6 +50,8 @@ class InverterKind(Kind, Protocol):
     def line(self) -> object: ...
     @property
     def bitrate(self) -> int | None: ...
+    @property
+    def windows_v(self) -> Mapping[str, tuple[float, float]]: ...
 
 
 @dataclass(frozen=True)
@@ -375,7 +377,7 @@ def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None 
         *_battery_keys(catalogue.batteries, battery),
         Key("inverter", "name", str, None, "The inverter's protocol.", choices=tuple(catalogue.inverters), yours=True),
         Key("inverter", "off_grid", bool, False, "The house hangs on it: a silent inverter is warned of, not opened."),
-        *_options("inverter", catalogue.inverters, inverter),
+        *_inverter_options(catalogue, battery, inverter),
         Key("wiring", "kind", str, None, _wiring_text(), choices=tuple(WIRINGS), yours=True),
         *LIMITS,
         *PRECHARGE,
@@ -405,6 +407,14 @@ def _battery_keys(batteries: Mapping[str, BatteryKind], name: str | None) -> tup
     if any(kind.lacks for kind in ([chosen] if chosen else batteries.values())):
         stated.append(replace(PROTECTION, yours=chosen is not None))
     return (*stated, *options.values())
+
+
+def _inverter_options(catalogue: Catalogue, battery: str | None, inverter: str | None) -> Iterator[Key]:
+    """A battery that lacks its cells never tells their health: what the inverter is told of it has to be stated."""
+    chosen = catalogue.batteries.get(battery or "")
+    unhealthy = inverter in catalogue.inverters and chosen is not None and Feed.CELLS in chosen.lacks
+    for key in _options("inverter", catalogue.inverters, inverter):
+        yield replace(key, low=1, yours=True) if unhealthy and key.name == "soh_pct" else key
 
 
 def _wiring_text() -> str:

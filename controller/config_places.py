@@ -10,6 +10,12 @@ from controller.config_keys import COILS, BatteryKind, Catalogue, InverterKind
 RELAYS_OF: Final[Mapping[str, tuple[str, ...]]] = {"own": COILS, "pack+inverter": ("positive",)}
 """Which relays of ours a wiring has."""
 
+KEPT: Final[Mapping[str, str]] = {
+    "gpio": "the kernel of a Raspberry Pi goes on driving the pins of a program that was killed",
+    "modbus": "a Modbus board keeps its coils closed when this program dies",
+}
+"""What becomes of our relays when nobody switches them off any more."""
+
 HAT_EEPROM: Final = (0, 1)
 PULLED_UP: Final = 8
 """GPIO 0 to 8 are pulled up from power-up until somebody claims them, the others down (BCM2835, BCM2711, RP1)."""
@@ -76,6 +82,9 @@ def _relays_wrong(values: Values) -> Iterator[Wrong]:
         for name in (coil, f"{coil}_feedback"):
             if coil not in members and values.get(f"relays.{name}") is not None:
                 yield f"relays.{name}", f"the wiring `{wiring}` has no such relay", "remove it"
+    if kind in KEPT and values.get("pins.heartbeat", ...) is None:
+        fix = "wire a relay watchdog into the coil supply and state its pin"
+        yield "pins.heartbeat", f"is missing; {KEPT[kind]}", fix
     told = any(values.get(f"relays.{coil}_feedback", ...) is not None for coil in members)
     if wiring == "own" and not told and values.get("link.source") == "none":
         message = "nothing would tell a welded contactor: no auxiliary contact and no meter on the link"
@@ -85,9 +94,6 @@ def _relays_wrong(values: Values) -> Iterator[Wrong]:
 def _modbus_wrong(values: Values) -> Iterator[Wrong]:
     if values.get("relays.kind") == "modbus":
         yield from _stated(values, "relays", "port")
-        if values.get("pins.heartbeat", ...) is None:
-            message = "is missing; a Modbus board keeps its coils closed when this program dies"
-            yield "pins.heartbeat", message, "wire a relay watchdog into the coil supply and state its pin"
     if values.get("link.source") == "modbus":
         yield from _stated(values, "link", "port", "voltage_register", "volts_per_count", "update_ms")
 

@@ -145,23 +145,24 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     was = sup.state
     sup, row = supervisor.step(sup, situation, faults)
     withheld = _withheld(sup, situation, faults) if sup.state is State.STANDBY and not setup.shadow else ()
+    waits_for_go = _waits_for_go(sup, setup, withheld)
     limits = envelope.limits(
         core.limits,
         pack,
         setup.settings,
         faults,
-        _not_offered(sup, setup, withheld),
+        _not_offered(sup, waits_for_go),
         setup.inverter.max_w,
         _recovery_cap(cap, sup, pack),
         now_ms,
-        before_go=sup.state is State.STANDBY,
+        before_go=waits_for_go,
     )
     closed: frozenset[Contactor] = frozenset() if setup.shadow else energised(sup.state, setup.settings.wiring)
     battery, battery_frames = battery.transmit(closed, now_ms) if not setup.shadow else (battery, ())
     question = b""
     if setup.battery.line is not None and not setup.shadow:
         battery, question = cast(LineBatteryState, battery).ask(now_ms)
-    view = _view(pack, limits, sup, faults, setup.settings, withheld)
+    view = _view(pack, limits, sup, faults, setup.settings, waits_for_go)
     inverter, answer = inverter.answer(view, now_ms)
     kept = core.kept if setup.shadow else _kept(sup, faults)
     record = core.record if kept == core.kept else kept.as_record(_seq(core.record) + 1, now_ms)
@@ -193,7 +194,7 @@ def _situation(
     now_ms: int,
 ) -> Situation:  # fmt: skip
     setup, settled = core.setup, supervisor.settled(sup)
-    link_v, link_at_ms = _link(inputs, pack, request)
+    link_v, link_at_ms = _link(inputs, pack, request, now_ms)
     estop_ok = False if seen.estop_seen and inputs.estop_ok is None else inputs.estop_ok
     interlock_ok = False if seen.interlock_seen and inputs.interlock_ok is None else inputs.interlock_ok
     breakdowns = frozenset(inputs.breakdowns) | ({Event.GATE_REFUSED} if core.gate.refusal else frozenset())
@@ -214,10 +215,16 @@ def _situation(
     )  # fmt: skip
 
 
-def _link(inputs: Inputs, pack: BatterySnapshot, request: InverterRequest) -> tuple[float | None, int | None]:
-    """The link voltage from its most trusted source: a shunt of ours, the pack, the inverter."""
-    if inputs.link_voltage_v is not None:
-        return inputs.link_voltage_v, inputs.link_at_ms
+METER_MS = 2000
+
+
+def _link(
+    inputs: Inputs, pack: BatterySnapshot, request: InverterRequest, now_ms: int
+) -> tuple[float | None, int | None]:
+    """The link voltage from its most trusted source: a meter of ours, the pack, the inverter; each ages by itself."""
+    at_ms = inputs.link_at_ms
+    if inputs.link_voltage_v is not None and at_ms is not None and now_ms - at_ms <= METER_MS:
+        return inputs.link_voltage_v, at_ms
     if pack.link_voltage_v is not None:
         return pack.link_voltage_v, pack.link_at_ms
     return request.link_voltage_v, request.link_at_ms
@@ -257,7 +264,7 @@ def _obey_one(command: Command, before: Obeyed, shadow: bool, now_ms: int) -> tu
         case CommandKind.ENABLE if sup.exiting:
             return before, "the service is stopping"
         case CommandKind.ENABLE:
-            return (faults, replace(sup, enabled=True), cap), ""
+            return (faults, replace(sup, enabled=True, ran=False), cap), ""
         case CommandKind.STOP:
             return (faults, replace(sup, enabled=False, auto_enables=False), cap), ""
         case CommandKind.SERVICE_STOP:
@@ -300,7 +307,7 @@ def _acknowledge(name: str, before: Obeyed) -> tuple[Obeyed, str]:
     """Counters a person looks into start anew with the acknowledgement; their causes clear by that."""
     faults, sup, cap = before
     at_fault = sup.state is State.FAULT
-    if name == Event.CLOSINGS_SPENT.value:
+    if name == Event.CLOSINGS_SPENT.value and faults.active_since_ms(Event.CLOSINGS_SPENT) is not None:
         pending = len(supervisor.settled(sup).closings_ms)
         return (faults, replace(sup, closings_ms=sup.closings_ms[pending:]), cap), ""
     if name == Event.PRECHARGE_TRIES_SPENT.value and at_fault:
@@ -311,18 +318,23 @@ def _acknowledge(name: str, before: Obeyed) -> tuple[Obeyed, str]:
     return (faults, sup, cap), why or ""
 
 
-def _not_offered(sup: Supervisor, setup: Setup, withheld: tuple[str, ...]) -> str:
+def _waits_for_go(sup: Supervisor, setup: Setup, withheld: tuple[str, ...]) -> bool:
+    """Only the inverter's own go is missing, and it takes up no offer of 0.
+
+    Where nothing can be disconnected that counts once for each wish of a person: a go taken back is an end, not a wait.
+    """
+    waits = sup.state is State.STANDBY and setup.inverter.offers_before_go and withheld == (INVERTER_GO,)
+    return waits and not (sup.ran and setup.settings.wiring == "none")
+
+
+def _not_offered(sup: Supervisor, waits_for_go: bool) -> str:
     """Why the inverter is offered nothing in this state; empty when it is. A Gen24 must see an offer before its go."""
-    if sup.state is State.RUNNING:
-        return ""
-    if sup.state is State.STANDBY and setup.inverter.offers_before_go and withheld == (INVERTER_GO,):
-        return ""
-    return sup.state.value
+    return "" if sup.state is State.RUNNING or waits_for_go else sup.state.value
 
 
 def _view(
     pack: BatterySnapshot, limits: envelope.Limits, sup: Supervisor, faults: monitor.Faults, settings: Settings,
-    withheld: tuple[str, ...],
+    waits_for_go: bool,
 ) -> InverterView:  # fmt: skip
     """What the inverter is told: ACTIVE and a live outer voltage only in RUNNING (I10).
 
@@ -332,7 +344,7 @@ def _view(
     running = sup.state is State.RUNNING
     latched = bool(faults.held) or sup.state in (State.FAULT, State.LOCKED_OUT)
     status = InverterStatus.STANDBY
-    if latched or (settings.wiring == "none" and not running and withheld != (INVERTER_GO,)):
+    if latched or (settings.wiring == "none" and not running and not waits_for_go):
         status = InverterStatus.FAULT
     elif running:
         status = InverterStatus.ACTIVE

@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -26,6 +26,8 @@ STATE_FOLDER: Final = "/var/lib/packwarden"
 FREE_MIN_BYTES: Final = 100 * 1024 * 1024
 UART_PINS: Final = frozenset({14, 15})
 SPI_PINS: Final = frozenset({7, 8, 9, 10, 11})
+PERSISTING: Final = tuple(f"/sys/module/pinctrl_{chip}/parameters/persist_gpio_outputs" for chip in ("bcm2835", "rp1"))
+"""Whether this Pi's kernel goes on driving an output whose program has ended (raspberrypi/linux, pull request 6150)."""
 UARTS: Final = ("/dev/ttyAMA0", "/dev/serial0", "/dev/ttyS0")
 
 
@@ -270,6 +272,9 @@ def _gpio(machine: Machine, setup: Setup) -> Iterator[Reading]:
     if not machine.usable("/dev/gpiochip0"):
         yield Reading("pins", f"/dev/gpiochip0 may not be used by {USER}", f"sudo usermod -aG gpio {USER}")
         return
+    if setup.value("relays.kind") == "gpio" and any((machine.text(path) or "").strip() == "Y" for path in PERSISTING):
+        mend = "add dtparam=strict_gpiod to /boot/firmware/config.txt and restart: a killed controller leaves relays on"
+        yield Reading("pins", "the kernel goes on driving outputs of a program that was killed", mend)
     taken: dict[int, str] = {}
     if any(path in UARTS for _, path in setup.ports):
         taken |= dict.fromkeys(UART_PINS, "the serial port")
@@ -284,15 +289,9 @@ def _gpio(machine: Machine, setup: Setup) -> Iterator[Reading]:
 
 
 def _safety_inputs(machine: Machine, setup: Setup) -> Iterator[Reading]:
-    """What the safety concept expects outside the software (docs/wiring.md)."""
+    """What the safety concept expects outside the software (docs/wiring.md) and the config does not insist on."""
     if setup.value("wiring.kind") == "none":
         return
-    wanted: tuple[tuple[str, Callable[[Setup], bool], str], ...] = (
-        ("pins.estop", lambda s: True, "wire the second contact of the emergency stop: docs/wiring.md"),
-        ("pins.heartbeat", lambda s: s.value("relays.kind") != "none",
-         "wire the external relay watchdog: without it a hung Pi leaves its relays as they are"),
-    )  # fmt: skip
-    for key, applies, mend in wanted:
-        if applies(setup):
-            given = setup.value(key)
-            yield Reading(key, "not wired" if given is None else f"GPIO {given}", mend if given is None else "")
+    estop = setup.value("pins.estop")
+    mend = "wire the second contact of the emergency stop: docs/wiring.md" if estop is None else ""
+    yield Reading("pins.estop", "not wired" if estop is None else f"GPIO {estop}", mend)

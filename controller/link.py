@@ -149,7 +149,12 @@ class Link:
             elif client := self._clients.get(handle):
                 self._serve(client, events, now_ms)
         for _ in range(min(LINES_A_POLL, len(self._lines))):
-            self._read_line(self._lines.popleft(), now_ms)
+            client = self._lines.popleft()
+            try:
+                self._read_line(client, now_ms)
+            except Exception:  # noqa: BLE001 - whatever was said, only who said it is hung up on
+                self.refused += 1
+                self._drop(client)
         if now_ms - self._swept_ms >= SWEEP_MS:
             self._swept_ms = now_ms
             self._sweep(now_ms)

@@ -19,7 +19,9 @@ from controller.incident import Keeper
 from controller.link import Asked, Link
 from controller.loop import Loop
 from controller.model.events import Event, Notice, Severity
-from controller.ports import Command, CommandKind, Outputs, RelayError
+from controller.model.inverter import InverterStatus
+from controller.ports import Command, CommandKind, Outputs
+from controller.safety import gate
 from controller.status import Aside, Happened
 from drivers.systemd import Systemd
 from statecharts.supervisor import Contactor, State
@@ -137,19 +139,22 @@ class Live:
     _published_ms: int = 0
     _troubled: str = ""
     _box_troubled: str = ""
+    _dumb: bool = False
     _ready: bool = False
 
     def run(self) -> int:
-        """Until it is told to stop. Whatever happens, the outputs are off afterwards."""
+        """Until it is told to stop. Whatever happens, the outputs are off afterwards, and who listens was told."""
         end = Ended(1, "it failed")
         try:
             while (ended := self.turn()) is None:
                 pass
             end = ended
         finally:
-            with suppress(RelayError):
+            with suppress(Exception):
                 self.loop.ports.relays.write(frozenset())
             now_ms = self.loop.ports.clock.now_ms()
+            if end.code:
+                self._leave(now_ms)
             self._note(Event.ENDED, end.why, now_ms)
             self._recorded(lambda keeper: keeper.end(end.why, now_ms), now_ms)
         return end.code
@@ -167,14 +172,17 @@ class Live:
         tick = Decided(was, self.loop.state, outputs, now_ms, by, error)
         self._recorded(lambda keeper: keeper.decided(tick), now_ms)
         if asked is not None:
-            self.link.answer(asked, self._reply(asked, outputs, now_ms), now_ms)
+            self._telling(lambda now_ms: self.link.answer(asked, self._reply(asked, outputs, now_ms), now_ms), now_ms)
         if self.loop.error is None:
             self._healthy(now_ms)
-        self._outside(now_ms)
+        for part in (self.link.poll, self._publish, self._keep_house):
+            self._telling(part, now_ms)
         return self._end(outputs, now_ms)
 
     def _take(self, now_ms: int) -> Asked | None:
-        """At most one command of a person goes into a tick, with who gave it on record."""
+        """At most one command of a person goes into a tick, with who gave it on record; none while one waits there."""
+        if self.loop.commands:
+            return None
         if self._ending is not None and not self.loop.state.supervisor.exiting:
             self.loop.commands.append(Command(CommandKind.SERVICE_STOP))
         asked = self.link.take()
@@ -197,6 +205,15 @@ class Live:
             self._note(Event.INCIDENT, begun, now_ms)
         return begun
 
+    def _telling(self, tell: Callable[[int], None], now_ms: int) -> None:
+        """What only tells must not open anything either: the first time it breaks is an event; it is tried again."""
+        try:
+            tell(now_ms)
+        except Exception as error:  # noqa: BLE001 - see above
+            if not self._dumb:
+                self._dumb = True
+                self._note(Event.TELEMETRY_FAILED, repr(error), now_ms, Severity.WARNING)
+
     def _reply(self, asked: Asked, outputs: Outputs, now_ms: int) -> dict[str, Any]:
         """What the core made of it in this tick."""
         if asked.ask.do == "incident":
@@ -206,7 +223,7 @@ class Live:
                 return {"done": False, "field": "", "why": why}
             return {"done": True, "state": self.loop.state.supervisor.state.value, "incident": begun}
         if self.loop.error is not None:
-            return {"done": False, "field": "", "why": "the tick failed; the outputs are off"}
+            return {"done": False, "field": "", "why": "the tick failed; the outputs are off, the next one takes it up"}
         for notice in outputs.events:
             if notice.id is Event.COMMAND_REFUSED:
                 return {"done": False, "field": "", "why": notice.detail.partition(": ")[2]}
@@ -215,8 +232,7 @@ class Live:
 
     def _tell(self, was: CoreState, now: CoreState, outputs: Outputs, now_ms: int) -> None:
         """Keep what happened for the status; a change of state is told here, the core does not."""
-        if outputs.registers:
-            self.registers = outputs.registers
+        self.registers = outputs.registers
         self.events.extend(Happened(now_ms, notice) for notice in outputs.events)
         if now.supervisor.state is not was.supervisor.state:
             change = f"{was.supervisor.state.value} → {now.supervisor.state.value}: {now.supervisor.cause}"
@@ -235,18 +251,19 @@ class Live:
 
     # --- in the time left over ---
 
-    def _outside(self, now_ms: int) -> None:
+    def _relaxed(self) -> bool:
         """Overload takes from telemetry first: in a full turn only commands are still read."""
-        self.link.poll(now_ms)
-        relaxed = self.pace.spare_us() > SPARE_US
-        if self.link.wanted(now_ms) and (relaxed or now_ms - self._published_ms >= OVERDUE_MS):
+        return self.pace.spare_us() > SPARE_US
+
+    def _publish(self, now_ms: int) -> None:
+        if self.link.wanted(now_ms) and (self._relaxed() or now_ms - self._published_ms >= OVERDUE_MS):
             self._published_ms = now_ms
             self.link.publish(self.status(now_ms), now_ms)
-        elif relaxed and now_ms - self._kept_house_ms >= HOUSEKEEPING_MS:
-            self._kept_house_ms = now_ms
-            self._keep_house(now_ms)
 
     def _keep_house(self, now_ms: int) -> None:
+        if now_ms - self._kept_house_ms < HOUSEKEEPING_MS or not self._relaxed():
+            return
+        self._kept_house_ms = now_ms
         gc.collect(0)
         self.loop.ports.events.write((), now_ms)
         self.systemd.says(status.headline(self.loop.state))
@@ -266,11 +283,20 @@ class Live:
             program=self.program, config=self.config, closed=self.closed,
             stored_seq=self.loop.ports.records.stored_seq(), trouble=self.trouble(), registers=self.registers,
             events=tuple(self.events), lateness=self.lateness.as_json(), bus=self.bus(),
+            events_lost=getattr(self.loop.ports.events, "lost", None),
             black_box=self.keeper.status() if self.keeper else None,
         )  # fmt: skip
         return status.status(self.loop.state, aside, now_ms)
 
     # --- the end ---
+
+    def _leave(self, now_ms: int) -> None:
+        """It did not end at rest: one last word to the pack and one to the inverter, each as far as it still goes."""
+        core = self.loop.state
+        for last in (_off, _fault):
+            with suppress(Exception):
+                _, outputs = gate.allow(core.gate, core.setup.gate, last(core, now_ms), core.pack, None, "", now_ms)
+                self.loop.hand_on(outputs, now_ms)
 
     def _end(self, outputs: Outputs, now_ms: int) -> Ended | None:
         """Asked to stop: gracefully, and at once when asked twice. Ticks too late: open, and end as failed."""
@@ -299,3 +325,21 @@ class Live:
             self._rests_since_ms = now_ms
         stored = core.record is None or self.loop.ports.records.stored_seq() >= core.record.seq
         return stored or now_ms - self._rests_since_ms >= STORE_MS
+
+
+def _off(core: CoreState, now_ms: int) -> Outputs:
+    """What a pack is told that is not to be closed."""
+    _, frames = core.battery.transmit(frozenset(), now_ms)
+    return Outputs(battery_frames=frames)
+
+
+def _fault(core: CoreState, now_ms: int) -> Outputs:
+    """What an inverter is told of a battery nobody controls: FAULT, 0 W, no voltage."""
+    if core.view is None:
+        return Outputs()
+    view = core.view._replace(
+        status=InverterStatus.FAULT, max_charge_w=0.0, max_discharge_w=0.0, outer_voltage_v=0.0, current_a=0.0,
+        power_w=0.0,
+    )  # fmt: skip
+    _, answer = core.inverter.answer(view, now_ms)
+    return Outputs(inverter_frames=answer.frames, registers=answer.registers or {})

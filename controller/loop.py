@@ -57,7 +57,8 @@ class Ports:
 class Loop:
     """Holds the core's state between ticks; owns no decision.
 
-    commands: wishes to be handed to the next tick. error: what broke the last tick, None when it was healthy.
+    commands: wishes to be handed to the next tick; those of a tick that broke, and what broke before it, to the one
+    after. error: what broke the last tick, None when it was healthy.
     recorder: is shown what each tick goes by, before the core is.
     """
 
@@ -66,7 +67,7 @@ class Loop:
     commands: list[Command] = field(default_factory=list)
     error: Exception | None = None
     recorder: Callable[[Inputs, int], None] | None = None
-    _broken: list[Event] = field(default_factory=list)
+    _broken: set[Event] = field(default_factory=set)
     _last_ms: int | None = None
     _late_ms: tuple[int, ...] = ()
     _relays_lost: bool = False
@@ -80,17 +81,22 @@ class Loop:
             if self.recorder is not None:
                 self.recorder(inputs, now_ms)
             self.state, outputs = core.step(self.state, inputs, now_ms)
-            self.error = None
+            self.commands, self._broken, self.error = [], set(), None
         except Exception as error:  # noqa: BLE001 - safety concept, section 3: any exception opens, in the same tick
             self.error, outputs = error, Outputs()
-            self._broken.append(Event.EXCEPTION)
+            self._broken.add(Event.EXCEPTION)
         self._relays_lost = not self._switch(outputs.closed)  # first: opening never waits for anything else
         try:
-            self._hand_on(outputs, now_ms)
+            # without relays nothing is asked of a pack either
+            told = outputs._replace(battery_frames=(), battery_bytes=b"") if self._relays_lost else outputs
+            self.hand_on(told, now_ms)
         except Exception as error:  # noqa: BLE001 - a device that breaks in a way nobody foresaw
             self.error = error
-            self._broken.append(Event.EXCEPTION)
+            self._broken.add(Event.EXCEPTION)
             self._relays_lost = not self._switch(frozenset())
+            with suppress(Exception):
+                if self.ports.registers:
+                    self.ports.registers.publish({})
         return outputs
 
     def _time(self, now_ms: int) -> None:
@@ -99,16 +105,14 @@ class Loop:
         self._last_ms = now_ms
         if late_ms <= LATE_MS:
             return
-        self._broken.append(Event.TICK_LATE)
+        self._broken.add(Event.TICK_LATE)
         self._late_ms = (*(at for at in self._late_ms if now_ms - at < LATE_WINDOW_MS), now_ms)
         if late_ms > OVERRUN_MS or len(self._late_ms) >= LATE_MOST:
-            self._broken.append(Event.TICK_OVERRUN)
+            self._broken.add(Event.TICK_OVERRUN)
 
     def _inputs(self) -> Inputs:
         ports = self.ports
         writes, polls = ports.registers.requests() if ports.registers else ((), 0)
-        commands, self.commands = self.commands, []
-        broken, self._broken = self._broken, []
         pins = ports.pins.read() if ports.pins else Pins()
         link_v, link_at_ms = (ports.link.link() if ports.link else None) or (None, None)
         return Inputs(
@@ -122,19 +126,18 @@ class Loop:
             interlock_ok=pins.interlock_ok,
             link_voltage_v=link_v,
             link_at_ms=link_at_ms,
-            commands=commands,
-            breakdowns=broken,
+            commands=tuple(self.commands),
+            breakdowns=tuple(sorted(self._broken)),
             stored_seq=ports.records.stored_seq(),
         )
 
-    def _hand_on(self, outputs: Outputs, now_ms: int) -> None:
-        """Everything but the relays. Without those nothing is asked of a pack either."""
+    def hand_on(self, outputs: Outputs, now_ms: int) -> None:
+        """Everything but the relays. Registers a tick does not give are withdrawn."""
         ports = self.ports
-        if not self._relays_lost:
-            self._send(ports.battery_bus, outputs.battery_frames)
-            self._send(ports.battery_line, outputs.battery_bytes)
+        self._send(ports.battery_bus, outputs.battery_frames)
+        self._send(ports.battery_line, outputs.battery_bytes)
         self._send(ports.inverter_bus, outputs.inverter_frames)
-        if ports.registers and outputs.registers:
+        if ports.registers:
             ports.registers.publish(outputs.registers)
         if outputs.record is not None:
             ports.records.store(outputs.record)
@@ -149,7 +152,7 @@ class Loop:
             self.ports.relays.write(closed)
             return True
         except RelayError:
-            self._broken.append(Event.RELAY_FAILED)
+            self._broken.add(Event.RELAY_FAILED)
         with suppress(RelayError):
             self.ports.relays.write(frozenset())
         return False
@@ -160,4 +163,4 @@ class Loop:
         try:
             port.send(what)
         except PortError:
-            self._broken.append(Event.BUS_FAILED)
+            self._broken.add(Event.BUS_FAILED)

@@ -149,7 +149,10 @@ class LinkPort(Protocol):
     """A sensor of ours on the link."""
 
     def link(self) -> tuple[float, int] | None:
-        """The newest link voltage in V and when it was sampled in ms; None when there never was one. Never waits."""
+        """The newest link voltage in V and when it was sampled in ms; None when there is none, or none young enough.
+
+        Never waits.
+        """
 
 
 class HeartbeatPort(Protocol):

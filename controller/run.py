@@ -1,6 +1,6 @@
 """`controller run`: puts the live controller together, in the order that is safe to fail in, and takes it apart again.
 
-config → one instance only → record → control socket → devices (relays off) → core → loop → devices closed (relays off)
+config → one instance only → relays off → record → control socket → devices → core → loop → devices closed (relays off)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from controller import core
 from controller.batteries.registry import BATTERIES
 from controller.blackbox import BlackBox
 from controller.client import socket_path
+from controller.coils import coils_of, keep, switch_off
 from controller.config import Catalogue, Config
 from controller.incident import Keeper
 from controller.inverters.base import InverterProtocol
@@ -107,6 +108,8 @@ def _assembled(given: Options, config: Config, wired: Wired, environ: Mapping[st
         stack.callback(exclusive.close)
         exclusive.take(f"records {given.folder.resolve()}")
         exclusive.take(f"socket {given.socket.resolve()}")
+        if not given.listen_only:
+            switch_off(coils_of(config))  # before anything can keep us from starting
         events = EventLog(sink(environ, _words))
         stack.callback(events.close, CLOSE_S)
         incidents = Incidents(given.folder / "incidents")
@@ -120,6 +123,9 @@ def _assembled(given: Options, config: Config, wired: Wired, environ: Mapping[st
             wired(config, battery, inverter, clock=clock, events=events, records=records,
                   listen_only=given.listen_only)
         )  # fmt: skip
+        if not given.listen_only:
+            with suppress(OSError):  # then the record cannot be stored either, and says so
+                keep(coils_of(config), given.folder)
         state = core.start(
             config.settings, battery, inverter, record=_start_from(found), shadow=given.listen_only,
             now_ms=clock.now_ms(),

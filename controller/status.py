@@ -25,8 +25,9 @@ class Happened(NamedTuple):
 class Aside(NamedTuple):
     """What the core does not know of itself. trouble: why the record is not stored, empty when it is.
 
-    registers: the blocks the inverter reads now. bus: what the ports count, by port and counter. black_box: the span it
-    holds, its size, the newest bundle; None when there is none.
+    registers: the blocks the inverter reads now. bus: what the ports count, by port and counter. events_lost: lines the
+    journal did not take, None when nobody counts. black_box: the span it holds, its size, the newest bundle; None when
+    there is none.
     """
 
     program: str
@@ -38,6 +39,7 @@ class Aside(NamedTuple):
     events: Sequence[Happened]
     lateness: Mapping[str, Any]
     bus: Mapping[str, Mapping[str, int]]
+    events_lost: int | None = None
     black_box: Mapping[str, Any] | None = None
 
 
@@ -82,6 +84,7 @@ def status(core: CoreState, aside: Aside, now_ms: int) -> dict[str, Any]:
             {"t_s": at_ms / 1000, "id": n.id.value, "severity": n.severity.value, "detail": n.detail}
             for at_ms, n in aside.events
         ],
+        "events_lost": aside.events_lost,
     }  # fmt: skip
 
 

@@ -30,7 +30,8 @@ class Supervisor:
     enabled: a person (or auto_enable) wants it closed. auto_enables: it will be, after a clean boot.
     recovery_until_ms: when a recovery charge ends. unload_by_ms: when UNLOADING ends at the latest. recorded_seq: the
     record this closing waits for.
-    closings_ms: when each closing of the last day began. tries: failed precharges since the last success.
+    closings_ms: when each closing of the last day began. tries: failed precharges since the last success. ran: it was
+    RUNNING since it was last enabled.
     """
 
     state: State = State.STARTING
@@ -55,6 +56,7 @@ class Supervisor:
     charge: precharge.Progress = precharge.NOT_BEGUN
     link: weld.LinkWatch = weld.UNWATCHED
     contactor_seen: bool = False
+    ran: bool = False
 
 
 Answer = Callable[[Situation, "Supervisor", Faults], bool]
@@ -391,7 +393,7 @@ def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Superviso
     if target is State.COOLING_DOWN:
         sup = replace(sup, tries=sup.tries + 1)
     if target is State.RUNNING:
-        sup = replace(sup, tries=0)
+        sup = replace(sup, tries=0, ran=True)
     if target is State.VERIFYING_OPEN:
         link = replace(weld.opened(s), suspected=sup.link.suspected, why=sup.link.why)
         sup = replace(sup, found_closed=False, link=link)

@@ -47,7 +47,7 @@ def wired(
     """
     values, ticking = config.values, TickClock(clock)
     with ExitStack() as others, ExitStack() as coils:
-        open_ = _Opener(config, ticking, clock, events, listen_only, gpio or _pi_pins, others, coils)
+        open_ = _Opener(config, ticking, clock, events, listen_only, gpio or pi_pins, others, coils)
         relays = open_.relays()
         yield Ports(
             battery_bus=None if battery.line else open_.can("can", battery.ids(config.settings.battery_options)),
@@ -73,7 +73,8 @@ class Closing(Protocol):
 D = TypeVar("D", bound=Closing)
 
 
-def _pi_pins() -> Any:
+def pi_pins() -> Any:
+    """The Pi's GPIO chip. Raises PortError."""
     from drivers.gpio import open_chip  # 5 MB that setups without pins do not need
 
     return open_chip()
@@ -103,13 +104,13 @@ class _Opener:
 
     def can(self, section: str, rx: Collection[int], bitrate: int = 0) -> CanBus:
         interface, channel, stated, tty_baud = self._said(section, "interface", "channel", "bitrate", "tty_baud")
-        self._owned.take(_port(channel) if channel.startswith("/") else f"CAN bus {channel} ({interface})")
+        self._owned.take(port_name(channel) if channel.startswith("/") else f"CAN bus {channel} ({interface})")
         place = CanPlace(section, interface, channel, stated or bitrate, tty_baud)
         return self._keep(CanBus(place, rx, self._tick_ms, self._events, listen_only=self._listen_only))
 
     def line(self, section: str, settings: SerialLine) -> SerialPort:
         place = LinePlace(section, self._values[f"{section}.port"], self._values.get(f"{section}.rs485", False))
-        self._owned.take(_port(place.port))
+        self._owned.take(port_name(place.port))
         return self._keep(SerialPort(place, settings, self._tick_ms, listen_only=self._listen_only))
 
     def registers(self, inverter: InverterProtocol) -> RegisterPort:
@@ -179,6 +180,6 @@ class _Opener:
         return self._chip
 
 
-def _port(name: str) -> str:
+def port_name(name: str) -> str:
     """The same for every name a port has."""
     return f"serial port {os.path.realpath(name)}"

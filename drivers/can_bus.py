@@ -6,16 +6,19 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import can
 
 from controller.model.events import Event, Notice, Severity
 from controller.ports import BusError, CanFrame, EventPort, PortError
-from drivers.reopening import Background, Reopening, in_thread
+from drivers.reopening import Background, Reopening, Worker
 
 DRAIN_MAX = 2000
 TELL_MS = 1000
+PENDING_MAX, STALE_MS, SEND_S = 64, 50, 1.0
 
 FRAME = struct.Struct("=IB3x8s")
 EXTENDED, REMOTE, ERROR = 0x8000_0000, 0x4000_0000, 0x2000_0000
@@ -47,13 +50,16 @@ class CanBus:
 
     A frame is stamped as having come just after the last look at the bus: that is the oldest it can be. So nothing
     looks younger than it is, after a stall least of all, and no clock change touches it.
-    What the kernel does not take is tried once more in the next tick, of each id the newest, and then dropped: a
-    request to close must never go out late. received: frames; lost: came and not seen; unsent: dropped.
+    What the kernel does not take is tried once more in the next tick, of each id the newest, and then dropped. What it
+    has taken cannot be had back: while nobody acknowledges, its queue (`txqueuelen`, 10) and the chip's (3) keep what
+    was sent first, and when somebody does again, these old frames go out before the newest.
+    received: frames; lost: came and not seen; unsent: dropped.
     """
 
     def __init__(
         self, place: CanPlace, rx: Collection[int], now: Callable[[], int], events: EventPort, *,
-        listen_only: bool = False, opener: Callable[..., can.BusABC] = can.Bus, background: Background = in_thread,
+        listen_only: bool = False, opener: Callable[..., can.BusABC] = can.Bus,
+        background: Background | None = None, sending: Background | None = None,
     ) -> None:  # fmt: skip
         """Raises PortError."""
         self._place, self._rx, self._now, self._events = place, frozenset(rx), now, events
@@ -63,6 +69,7 @@ class CanBus:
         self._untold, self._told_ms = 0, -TELL_MS
         self._since_ms = now()
         self.received = self.lost = self.unsent = 0
+        self._sending = sending or (Worker() if place.interface != "socketcan" else None)
         self._device = Reopening(self._open, now, background)
 
     # --- receiving ---
@@ -177,7 +184,7 @@ class CanBus:
             bus = self._opener(place.channel, place.interface, ignore_config=True, **more)
         except (*BROKEN, NotImplementedError, ImportError, TypeError) as error:
             raise PortError(f"[{place.section}] channel {place.channel}: {error}; {_fix(place, error)}") from None
-        return _Socket(bus) if place.interface == "socketcan" else _Adapter(bus)
+        return _Adapter(bus, self._now, self._sending) if self._sending else _Socket(bus)
 
 
 def _filter(can_id: int) -> dict[str, int | bool]:
@@ -235,14 +242,19 @@ class _Socket:
 class _Adapter:
     """Any other interface of python-can, filtered here: its own filters end a drain at the first foreign frame.
 
-    Some of them wait for their adapter while sending (slcan does); a kernel driver behind SocketCAN never does.
+    Some wait for their adapter while sending, and without end (slcan does), so that happens beside the tick. What has
+    waited there for more than STALE_MS is dropped.
     """
 
-    def __init__(self, bus: can.BusABC) -> None:
-        self._bus = bus
+    def __init__(self, bus: can.BusABC, now: Callable[[], int], sending: Background) -> None:
+        self._bus, self._now, self._sending = bus, now, sending
+        self._handed = self._done = 0
+        self._why: str | None = None
 
     def receive(self) -> tuple[int, bytes] | None:
-        """As _Socket. Raises can.CanError."""
+        """As _Socket. Raises BROKEN."""
+        if self._why is not None:
+            raise can.CanOperationError(self._why)
         message = self._bus.recv(0)
         if message is None:
             return None
@@ -254,12 +266,27 @@ class _Adapter:
         return message.arbitration_id | flags, bytes(message.data)
 
     def send(self, frame: CanFrame) -> bool:
-        message = can.Message(arbitration_id=frame.id, is_extended_id=frame.extended, data=frame.data, check=True)
-        self._bus.send(message, timeout=0)
+        """False when too many are waiting already."""
+        if self._handed - self._done >= PENDING_MAX:
+            return False
+        self._handed += 1
+        self._sending(partial(self._say, frame, self._now()))
         return True
+
+    def _say(self, frame: CanFrame, at_ms: int) -> None:
+        try:
+            if self._why is None and self._now() - at_ms <= STALE_MS:
+                message = can.Message(
+                    arbitration_id=frame.id, is_extended_id=frame.extended, data=frame.data, check=True
+                )
+                self._bus.send(message, timeout=SEND_S)
+        except Exception as error:  # noqa: BLE001 - told to the tick, which opens the adapter anew
+            self._why = str(error)
+        self._done += 1
 
     def dropped(self) -> int:
         return 0
 
     def close(self) -> None:
-        self._bus.shutdown()
+        with suppress(*BROKEN):
+            self._bus.shutdown()

@@ -1,7 +1,9 @@
 """The Pi's pins with gpiozero on lgpio: contactor relays, hard-wired inputs, heartbeat. Pins have BCM numbers.
 
-Levels are read when asked: no callbacks, no software PWM. When the process ends, however it ends, the kernel turns the
-pins into inputs that float, so relay inputs need pull-downs of their own.
+Levels are read when asked: no callbacks, no software PWM. A pin that is let go becomes an input that floats, so relay
+inputs need pull-downs of their own; but the kernels of Raspberry Pi OS go on driving an output, also that of a process
+that was killed, unless dtparam=strict_gpiod is set (raspberrypi/linux, pull requests 6117 and 6150). Then only
+`controller outputs-off` and the external relay watchdog switch a relay off.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ class GpioRelays:
         return {member: None if at is None else at is not self._normally_closed for member, at in read.items()}
 
     def close(self) -> None:
-        """Everything off, then every pin an input."""
+        """Everything off, then every pin let go."""
         with suppress(RelayError):
             self.write(frozenset())
         for device in (*self._coils.values(), *self._contacts.values()):

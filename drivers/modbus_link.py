@@ -10,6 +10,7 @@ from controller.ports import LinePort, PortError
 from drivers.modbus_master import ModbusMaster
 
 READ_HOLDING, READ_INPUT = 3, 4
+OLD_MS = 1000
 
 
 class Meter(NamedTuple):
@@ -26,21 +27,24 @@ class Meter(NamedTuple):
 
 
 class ModbusLink:
-    """LinkPort. A sample is stamped with the oldest time it can be from: when it was asked for, less update_ms."""
+    """LinkPort. A sample is stamped with the oldest time it can be from: when it was asked for, less update_ms.
+
+    None when the newest one was asked for more than OLD_MS ago.
+    """
 
     def __init__(self, line: LinePort, meter: Meter, now: Callable[[], int]) -> None:
         self._master, self._meter, self._now = ModbusMaster(line, meter.unit, now), meter, now
         self._newest: tuple[float, int] | None = None
-        self._asked_ms = 0
 
     def link(self) -> tuple[float, int] | None:
         meter = self._meter
-        pdu = self._master.answer()
-        if pdu is not None and pdu[0] in (READ_HOLDING, READ_INPUT):
-            volts = int.from_bytes(pdu[2:4], "big") * meter.volts_per_count
-            self._newest = volts, self._asked_ms - meter.update_ms
+        answer = self._master.answer()
+        if answer is not None and answer.pdu[0] in (READ_HOLDING, READ_INPUT):
+            volts = int.from_bytes(answer.pdu[2:4], "big") * meter.volts_per_count
+            self._newest = volts, answer.asked_ms - meter.update_ms
+        if self._newest and self._now() - self._newest[1] > meter.update_ms + OLD_MS:
+            self._newest = None
         if not self._master.busy:
-            self._asked_ms = self._now()
             question = (
                 bytes([READ_INPUT if meter.input else READ_HOLDING]) + meter.register.to_bytes(2, "big") + b"\0\1"
             )

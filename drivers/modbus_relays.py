@@ -2,6 +2,7 @@
 
 Such a board keeps its coils as they are when nobody speaks any more. So each write has to be acknowledged, every one of
 them is repeated, and where that fails write() goes on raising: no heartbeat, and the external watchdog takes the coils.
+Until the board has then acknowledged that all is off, nothing else is asked of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ READ_INPUTS, WRITE_COILS = 2, 15
 CONFIRM_MS = 200
 REFRESH_MS = 200
 FEEDBACK_MS = 300
+YIELD_MS = 40
+"""What a board gets to answer in before a question with a new wish is asked over it."""
+
 PAUSE_S, PAUSES = 0.005, 100
 
 NOTHING: frozenset[Contactor] = frozenset()
@@ -39,7 +43,7 @@ class ModbusRelays:
         self._master, self._now, self._name, self._pause = ModbusMaster(line, unit, now), now, name, pause
         self._channels, self._inputs, self._normally_closed = dict(channels), dict(inputs or {}), normally_closed
         self._wanted, self._wanted_ms = NOTHING, now()
-        self._asked, self._asked_ms = NOTHING, now()
+        self._asked = NOTHING
         self._confirmed: frozenset[Contactor] | None = None
         self._confirmed_ms = now()
         self._failed = False
@@ -56,12 +60,13 @@ class ModbusRelays:
         if wanted != self._wanted:
             self._wanted, self._wanted_ms = wanted, now_ms
         self._hear()
-        if not self._master.busy:
+        well = self._confirmed == wanted and now_ms - self._confirmed_ms <= REFRESH_MS + CONFIRM_MS
+        waited_ms = now_ms - self._latest_ms
+        self._failed = not well and (self._failed or waited_ms >= CONFIRM_MS)
+        hopeful = not self._failed and waited_ms < CONFIRM_MS - YIELD_MS  # later, the line is kept free for OFF
+        if self._may_ask and (hopeful or wanted == NOTHING):
             self._ask(now_ms)
-        if self._confirmed == wanted and now_ms - self._confirmed_ms <= REFRESH_MS + CONFIRM_MS:
-            self._failed = False
-        elif self._failed or now_ms - self._latest_ms >= CONFIRM_MS:
-            self._failed = True
+        if self._failed:
             raise RelayError(f"{self._name}: it does not acknowledge")
 
     def feedback(self) -> Mapping[Contactor, bool | None]:
@@ -71,6 +76,12 @@ class ModbusRelays:
     def close(self) -> None:
         """Everything off, and half a second for the board to say so."""
         self._settle()
+
+    @property
+    def _may_ask(self) -> bool:
+        """The line is free, or what is on it is no longer wanted and had its time."""
+        patient_ms = 0 if self._failed else YIELD_MS
+        return not self._master.busy or (self._asked != self._wanted and self._master.waited_ms >= patient_ms)
 
     @property
     def _latest_ms(self) -> int:
@@ -101,20 +112,20 @@ class ModbusRelays:
             self._send(bytes([READ_INPUTS, 0, 0, 0, count]), 2 + (count + 7) // 8)
 
     def _send(self, pdu: bytes, answer_bytes: int) -> None:
-        self._asked_ms = self._now()
         with suppress(PortError):  # the acknowledgement that does not come says so
             self._master.ask(pdu, answer_bytes)
 
     def _hear(self) -> None:
-        pdu = self._master.answer()
-        if pdu is None:
+        answer = self._master.answer()
+        if answer is None:
             return
+        pdu, asked_ms = answer
         if pdu[0] == WRITE_COILS:
-            self._confirmed, self._confirmed_ms = self._asked, self._asked_ms
+            self._confirmed, self._confirmed_ms = self._asked, asked_ms
         elif pdu[0] == READ_INPUTS:
             bits = int.from_bytes(pdu[2:], "little")
             self._read = {
                 member: bool(bits >> number - 1 & 1) is not self._normally_closed
                 for member, number in self._inputs.items()
             }
-            self._read_ms = self._asked_ms
+            self._read_ms = asked_ms

@@ -30,8 +30,8 @@ ILLEGAL_FUNCTION: Final = 1
 TABLE_WORDS: Final = 30_000
 """Words anybody may read; those in no block are 0. Served so by Battery-Emulator (note, section 1)."""
 
-STALE_MS: Final = 1_000
-"""Older than this nobody stands behind what was published, and no answer says so."""
+STALE_MS: Final = 200
+"""Older than this nobody stands behind what was published, and no answer says so. A tick as late as this opens."""
 
 ECHO_MS: Final = 50
 """After this time what we sent does not come back any more."""
@@ -59,13 +59,16 @@ class ModbusServer:
         self.line, self.clock, self.unit, self.check_write = line, clock, unit, check_write
         self.error: BusError | None = None
         self._blocks: Mapping[int, tuple[int, ...]] = {}
-        self._published_ms: int | None = None
+        self._published_ms = 0
         self._written: dict[int, int] = {}
         self._heard, self._heard_ms = b"", 0
         self._echo, self._sent_ms = b"", 0
 
     def publish(self, registers: Mapping[int, tuple[int, ...]]) -> None:
-        """Writes handed out since the last call are in `registers` by now, or their taker meant otherwise."""
+        """Nothing is answered from an empty `registers`: the last image is withdrawn.
+
+        Writes handed out since the last call are in `registers` by now, or their taker meant otherwise.
+        """
         self._blocks, self._written, self._published_ms = registers, {}, self.clock.now_ms()
 
     def requests(self) -> tuple[Sequence[RegisterWrite], int]:
@@ -82,7 +85,7 @@ class ModbusServer:
                 polls += 1
             except RegisterError as error:
                 answer = ExceptionResponse(frame.pdu[0], error.code)
-        if answer is not None and self._published_ms is not None and now_ms - self._published_ms <= STALE_MS:
+        if answer is not None and self._blocks and now_ms - self._published_ms <= STALE_MS:
             self._send(encode(self.unit, bytes([answer.function_code]) + answer.encode()), now_ms)
         return writes, polls
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,11 +19,22 @@ class Closing(Protocol):
 
 D = TypeVar("D", bound=Closing)
 Background = Callable[[Callable[[], None]], None]
+"""Runs a job beside the tick: opening and closing a device may take seconds. Never waits, never raises."""
 
 
-def in_thread(job: Callable[[], None]) -> None:
-    """Run it beside the tick: opening and closing a device may take seconds."""
-    threading.Thread(target=job, daemon=True).start()
+class Worker:
+    """A Background: one thread, begun now, so that no tick has to begin one. It ends with the program."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def __call__(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
 
 
 class Reopening(Generic[D]):
@@ -31,9 +43,10 @@ class Reopening(Generic[D]):
     why: what the device said last, for messages.
     """
 
-    def __init__(self, opener: Callable[[], D], now: Callable[[], int], background: Background = in_thread) -> None:
-        self._opener, self._now, self._background = opener, now, background
+    def __init__(self, opener: Callable[[], D], now: Callable[[], int], background: Background | None = None) -> None:
+        self._opener, self._now = opener, now
         self._device: D | None = opener()
+        self._background = background or Worker()
         self._spent: D | None = None
         self._opening = self._closed = False
         self._tried_ms = 0
@@ -59,14 +72,14 @@ class Reopening(Generic[D]):
 
     def _reopen(self) -> None:
         try:
-            _close(self._spent)
-            self._spent = None
+            spent, self._spent = self._spent, None
+            _close(spent)
             device = self._opener()
             if self._closed:
                 device.close()
             else:
                 self._device = device
-        except PortError as error:
+        except Exception as error:  # noqa: BLE001 - a device that breaks in a way nobody foresaw is looked for again
             self.why = str(error)
         finally:
             self._opening = False

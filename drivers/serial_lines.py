@@ -13,7 +13,7 @@ import serial
 from serial.rs485 import RS485Settings
 
 from controller.ports import BusError, PortError, SerialLine
-from drivers.reopening import Background, Reopening, in_thread
+from drivers.reopening import Background, Reopening
 
 READ_MAX = 4096
 
@@ -34,7 +34,7 @@ class SerialPort:
 
     def __init__(
         self, place: LinePlace, settings: SerialLine, now: Callable[[], int], *, listen_only: bool = False,
-        background: Background = in_thread,
+        background: Background | None = None,
     ) -> None:  # fmt: skip
         """Raises PortError."""
         self._place, self._settings, self._listen_only = place, settings, listen_only
@@ -52,7 +52,7 @@ class SerialPort:
                 self._stuck, self._rest = bool(self._rest), b""
             return bytes(line.read(READ_MAX))
         except OSError as error:  # SerialException is one
-            self._device.lost(str(error))
+            self._gone(error)
             return b""
 
     def send(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class SerialPort:
         try:
             self._rest = data[_write(line, data) :]
         except OSError as error:
-            self._device.lost(str(error))
+            self._gone(error)
             raise BusError(f"{self._place.port}: {error}") from None
         if self._stuck:
             self._stuck = False
@@ -72,6 +72,10 @@ class SerialPort:
 
     def close(self) -> None:
         self._device.close()
+
+    def _gone(self, error: OSError) -> None:
+        self._rest, self._stuck = b"", False
+        self._device.lost(str(error))
 
     def _open(self) -> serial.Serial:
         place = self._place

@@ -40,8 +40,10 @@ def lines(
         yield from _can(recording, battery.rx.keys(), battery.explain)
     elif inverter is not None:
         yield from _can(recording, inverter.tx | inverter.rx, inverter.explain_frame)
+    elif name is not None:
+        raise RecordingError(f"{path}: {name} says nothing in it")
     else:
-        raise RecordingError(f"{path}: " + (f"{name} says nothing in it" if name else "nobody known here speaks in it"))
+        yield from _can(recording, (), lambda _: ())
 
 
 def _can(recording: Recording, ids: Collection[int], explain: Callable[[CanFrame], Readings]) -> Iterator[Line]:
@@ -127,4 +129,4 @@ def text(line: Line) -> str:
     assert isinstance(signals, Mapping)
     words = " ".join(f"{name}={'–' if value is None else value}" for name, value in signals.items())
     mark = "" if line["ok"] else "  refused"
-    return f"{line['t_s']:12.6f}  {place}  {line.get('data', '')}  {line['name'] or '-'}  {words}{mark}"
+    return f"{line['t_s']:12.6f}  {place}  {line.get('data', '')}  {line['name'] or '–'}  {words}{mark}"

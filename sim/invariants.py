@@ -38,7 +38,7 @@ class Moment(NamedTuple):
     that is on the disk after this tick. asks, profile_w, follow_ms: the inverter's profile. broken: the tick ended in
     an exception, so the core decided nothing and everything must be off. since_ms: since when the state before this
     tick was there. fed_once: the relays that were fed back once.
-    weld_shown: a weld check was contradicted, and nobody has unlocked since.
+    weld_shown: a weld check was contradicted, and nobody has unlocked since. ran: it was RUNNING since enabled.
     """
 
     now_ms: int
@@ -75,6 +75,13 @@ class Moment(NamedTuple):
     since_ms: int = 0
     fed_once: frozenset[Contactor] = OFF
     weld_shown: bool = False
+    ran: bool = False
+
+    @property
+    def waits_for_go(self) -> bool:
+        """Only the inverter's go is missing; where nothing can be disconnected, not once it ran."""
+        only_go = self.state is State.STANDBY and self.withheld == (INVERTER_GO,)
+        return only_go and not (self.ran and self.settings.wiring == "none")
 
     @property
     def live(self) -> bool:
@@ -114,6 +121,7 @@ def moment(
         tuple(inputs.commands), tuple(inputs.breakdowns), pack, request, core.watch.offset_a, core.supervisor.state,
         outputs.closed, core.faults, core.withheld, core.supervisor.recovery_until_ms is not None, core.cap,
         core.limits, view, core.record, stored, core.gate.refusal, outputs.heartbeat, outputs.events,
+        ran=core.supervisor.ran,
     )  # fmt: skip
 
 
@@ -583,7 +591,7 @@ def sources_w(now: Moment, direction: str) -> tuple[float, float]:
     Twice: as it is, and less 2 % of hysteresis where it derates.
     """
     pack, own, charging = now.pack, now.settings.pack, direction == "charge"
-    offered = now.state is State.RUNNING or (now.state is State.STANDBY and now.withheld == (INVERTER_GO,))
+    offered = now.state is State.RUNNING or now.waits_for_go
     volts, soc, coldest_c, hottest_c = pack.pack_voltage_v, pack.soc_pct, pack.temp_min_c, pack.temp_max_c
     cell_v, bms_w = (pack.cell_max_v, pack.max_charge_w) if charging else (pack.cell_min_v, pack.max_discharge_w)
     bms_a = None if charging else pack.max_discharge_a
@@ -685,14 +693,13 @@ class ActiveOnlyInRunning(Invariant):
         view, running = now.view, now.state is State.RUNNING
         self.premise(running or now.live)
         latched = bool(now.held) or now.state in (State.FAULT, State.LOCKED_OUT)
-        waits_for_go = now.withheld == (INVERTER_GO,)
-        latched = latched or (now.settings.wiring == "none" and not running and not waits_for_go)
+        latched = latched or (now.settings.wiring == "none" and not running and not now.waits_for_go)
         told = InverterStatus.FAULT if latched else InverterStatus.ACTIVE if running else InverterStatus.STANDBY
         if view.status is not told:
             return f"{view.status.value} told in {now.state.value}, held {sorted(now.held)}"
         if not running and view.outer_voltage_v != 0.0:
             return f"a live outer voltage in {now.state.value}"
-        offered = running or (now.state is State.STANDBY and now.withheld == (INVERTER_GO,))
+        offered = running or now.waits_for_go
         return "" if offered or view.max_charge_w == view.max_discharge_w == 0.0 else f"limits in {now.state.value}"
 
 

@@ -8,9 +8,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("statecharts", "controller", "drivers", "sim")
 OUTWARD = {
-    "controller.cli", "controller.__main__", "controller.story", "controller.reference", "controller.safety_report", "controller.protocol_pages",
-    "controller.run", "controller.wiring", "controller.live", "controller.link", "controller.cli_live", "controller.cli_gateway",
-    "controller.live_view", "controller.cli_doctor", "controller.cli_sim", "controller.cli_incident",
+    "controller.__main__", "controller.cli", "controller.cli_doctor", "controller.cli_gateway",
+    "controller.cli_incident", "controller.cli_live", "controller.cli_sim", "controller.coils", "controller.link",
+    "controller.live", "controller.live_view", "controller.protocol_pages", "controller.reference", "controller.run",
+    "controller.safety_report", "controller.story", "controller.wiring",
 }  # fmt: skip
 CORE_MODEL = "controller.model"
 

@@ -15,10 +15,19 @@ from statecharts.supervisor import Contactor
 
 @dataclass(frozen=True, slots=True)
 class PackKind:
-    """What a pack turned out to be. cells: in series, None when it cannot be told. chemistry: a key of CHEMISTRIES."""
+    """What a pack turned out to be. cells: in series, None when it cannot be told. chemistry: a key of CHEMISTRIES.
+
+    perhaps: the chemistries it may have as well, none of them judged more strictly.
+    """
 
     cells: int | None
     chemistry: str | None
+    perhaps: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        names = [name.upper() for name in (self.chemistry, *self.perhaps) if name]
+        return f"{self.cells or '?'} cells, {' or '.join(names) or 'chemistry unknown'}"
 
 
 class BatteryState(Protocol):

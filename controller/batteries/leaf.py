@@ -29,7 +29,7 @@ from statecharts.supervisor import Contactor
 
 
 def genuine(data: bytes, before: bytes | None) -> bool:
-    """The CRC is right, and the counter is not that of the frame before: an LBC that repeats itself is stuck.
+    """The CRC is right, and the counter is not that of the frame just before: an LBC that repeats itself is stuck.
 
     A leap is no reason to refuse: a bus that loses frames shows them, and what is lost too long is stale anyway.
     """
@@ -130,7 +130,7 @@ def report(
 ) -> PackReport:  # fmt: skip
     """From raw values of 0x1DB (permitted: None where nobody wired it), 0x55B, 0x5BC and 0x5C0.
 
-    Section 2.1: stop requests limit one direction; a healthy pack without its car may show the caution lamp alone.
+    Section 2.1: stop requests limit one direction; the caution lamp alone warns, by choice: nobody recorded one.
     """
     cut = is_in(relay_cut, 1, 2, 3)
     few_gids = None if gids is None else gids < EMPTY_GIDS
@@ -494,13 +494,14 @@ class LeafState(NamedTuple):
     def _energy_full_wh(self, gids: Value, now_ms: int) -> Value:
         """Section 2.4: what it holds at most, aged. A bridge may keep the maximum away; then 0x59E tells it.
 
-        A pack that says neither has 24 kWh, unless it holds more than that.
+        A ZE0 that says neither has 24 kWh, unless it holds more than that.
         """
         soh, most = self._energy("LB_stateOfHealth", now_ms), self.box.read(MAXIMUM, now_ms)["LB_maximumGids"]
         for_qc_wh = self.box.read(CAPACITY, now_ms)["LB_fullCapacityForQC"]
         if most is None and for_qc_wh:
             return round(for_qc_wh)
-        if soh is None or (most is None and (gids is None or gids > SMALL_PACK_GIDS)):
+        small = self.generation is Generation.ZE0 and gids is not None and gids <= SMALL_PACK_GIDS
+        if soh is None or (most is None and not small):
             return None
         return round((SMALL_PACK_GIDS if most is None else most) * self.wh_per_gid * soh / 100)
 
@@ -544,7 +545,7 @@ class Leaf(BatteryProtocol):
 
     def kind(self, pack: BatterySnapshot) -> PackKind:
         """All have 96 cells. LMO and NMC cannot be told apart, and the safety concept judges both by one row."""
-        return PackKind(CELLS, "lmo")
+        return PackKind(CELLS, "lmo", ("ncm",))
 
     def explain(self, frame: CanFrame) -> tuple[tuple[str, Values], ...]:
         return () if frame.extended else TABLES.explain(frame.id, frame.data)

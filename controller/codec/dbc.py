@@ -23,7 +23,10 @@ Values = Mapping[str, Value]
 Frame = tuple[int, bytes, int, bool]
 """Id, data, receive stamp in ms, whether the id has 29 bits: what a CanFrame is made of."""
 Check = Callable[[bytes, bytes | None], bool]
-"""Is this frame to be believed? Gets its bytes, and those of the last accepted frame of the same page."""
+"""Is this frame to be believed? Gets its bytes, and those of the last accepted frame of the same page.
+
+None for those where nothing of this page came for more than 1.5 cycles: a counter says nothing over a gap.
+"""
 
 
 NOISE = 1e-6
@@ -145,6 +148,10 @@ class Layout:
     exact: int | None
     check: Check | None
 
+    def just_before(self, before: Latest | None, at_ms: int) -> bytes | None:
+        """The frame before, unless there is a gap between."""
+        return None if before is None or at_ms - before.heard_ms > 1.5 * self.cycle_ms else before.data
+
     def page_of(self, data: bytes) -> Page | None:
         """None: this frame cannot be of this layout (multiplexer value, length)."""
         if self.exact is not None and len(data) != self.exact:
@@ -204,14 +211,18 @@ EMPTY: Mapping[Page, Latest] = MappingProxyType({})
 
 
 class Latest:
-    """The newest frame of a page. Decoded once, when somebody asks; an unchanged frame keeps what was decoded."""
+    """The newest frame of a page. Decoded once, when somebody asks; an unchanged frame keeps what was decoded.
 
-    __slots__ = ("_values", "at_ms", "data", "page")
+    heard_ms: when a frame of this page came last, refused ones too.
+    """
 
-    def __init__(self, page: Page, data: bytes, at_ms: int, before: Latest | None) -> None:
+    __slots__ = ("_values", "at_ms", "data", "heard_ms", "page")
+
+    def __init__(self, page: Page, data: bytes, at_ms: int, before: Latest | None, heard_ms: int | None = None) -> None:
         self.page = page
         self.data = data
         self.at_ms = at_ms
+        self.heard_ms = at_ms if heard_ms is None else heard_ms
         self._values: Values | None = before._values if before is not None and before.data == data else None
 
     @property
@@ -251,7 +262,9 @@ class Mailbox(NamedTuple):
                 if latest is None:
                     latest = dict(self.latest)
                 before = latest.get(page)
-                if layout.check is not None and not layout.check(data, None if before is None else before.data):
+                if layout.check is not None and not layout.check(data, layout.just_before(before, at_ms)):
+                    if before is not None:
+                        latest[page] = Latest(page, before.data, before.at_ms, before, at_ms)
                     continue
                 latest[page] = Latest(page, data, min(at_ms, now_ms), before)
                 news.append(page)

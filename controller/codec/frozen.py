@@ -148,7 +148,7 @@ def _pages(tables: Tables) -> Iterator[tuple[str, object]]:
 def _fields_of(cls: type) -> tuple[str, ...] | None:
     """What a record is made of; () for a cache, which begins anew; None: this is no record."""
     if cls is Latest:
-        return ("page", "data", "at_ms")
+        return ("page", "data", "at_ms", "heard_ms")
     if issubclass(cls, tuple):
         return getattr(cls, "_fields", None)
     if is_dataclass(cls):

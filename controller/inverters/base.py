@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from controller.codec.registers import ILLEGAL_ADDRESS, RegisterError
@@ -44,8 +44,9 @@ class InverterProtocol:
     open. follow_ms: the time it needs to follow a new limit. max_w: what it can be offered at most.
     offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it, rx: those
     it sends. options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
-    precharge_max_ms: the hard bound of a precharge into it. line: how its serial line is set, where we are Modbus RTU
-    unit `unit` on it. bitrate: of its CAN bus; exactly one of line and bitrate is there.
+    precharge_max_ms: the hard bound of a precharge into it. windows_v: lowest and highest voltage of each choice of its
+    option `model`. line: how its serial line is set, where we are Modbus RTU unit `unit` on it. bitrate: of its CAN bus;
+    exactly one of line and bitrate is there.
     """
 
     name: str
@@ -60,6 +61,7 @@ class InverterProtocol:
     options: tuple[Option, ...] = ()
     precharges: bool = False
     precharge_max_ms: int = 2000
+    windows_v: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     line: SerialLine | None = None
     unit: int = 0
     bitrate: int | None = None

@@ -121,12 +121,15 @@ def state(view: InverterView, profile: Profile) -> dict[str, float]:
 
 
 def told_soc_pct(view: InverterView, profile: Profile) -> float:
-    """The SoC; where only that stops the inverter, 100 % for "no charging" and 0 % for "no discharging" or neither."""
+    """The SoC; where only that stops the inverter, 100 % for "no charging" and 0 % for "no discharging".
+
+    For neither the end that is nearer: a full pack told empty would be charged.
+    """
     if profile.stops_by_soc:
-        if nothing(offered_a(view, view.max_discharge_w, profile)):
-            return 0.0
-        if nothing(offered_a(view, view.max_charge_w, profile)):
-            return 100.0
+        gives = not nothing(offered_a(view, view.max_discharge_w, profile))
+        takes = not nothing(offered_a(view, view.max_charge_w, profile))
+        if not gives or not takes:
+            return 100.0 if gives or (not takes and number(view.soc_pct) >= 50.0) else 0.0
     return min(max(0.0, number(view.soc_pct)), 100.0)
 
 

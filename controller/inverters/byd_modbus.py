@@ -169,7 +169,9 @@ def live(view: InverterView, status: InverterStatus, cap_wh: float = 32_000) -> 
     wh, pct = min(_known(view.energy_full_wh), cap_wh), min(_known(view.soc_pct), 100.0)
     power_w = -_known(view.power_w) if active else 0.0
     needed = (view.soc_pct, view.energy_full_wh, view.pack_voltage_v, view.temp_min_c, view.temp_max_c)
-    offer_max_w = OFFER_MAX_W if all(value is not None and math.isfinite(value) for value in needed) else 0.0
+    refused = status in (InverterStatus.FAULT, InverterStatus.UPDATING)
+    unknown = any(value is None or not math.isfinite(value) for value in needed)
+    offer_max_w = 0.0 if refused or unknown else OFFER_MAX_W
     words = LIVE.encode(
         {
             "status": STATUS[status],
@@ -186,7 +188,7 @@ def live(view: InverterView, status: InverterStatus, cap_wh: float = 32_000) -> 
             "charged_wh": _known(view.charged_wh),
             "discharged_wh": _known(view.discharged_wh),
             "device_temp_c": _known(view.temp_max_c),
-            "soh_pct": _known(view.soh_pct),
+            "soh_pct": min(_known(view.soh_pct), 100.0),
         }
     )
     soc, full, power = (words[number - LIVE.first] for number in (304, 305, 310))
@@ -231,7 +233,7 @@ class BydModbusState:
     """What the Gen24 wrote and when, and what it is shown.
 
     go: what 401 permits, None until it was written, or once the Gen24 was silent for 60 s (it then searches anew).
-    heartbeat_at_ms: when 402 last changed. measured_at_ms: when 418 was last written.
+    measured_at_ms: when 418 was last written.
     refused: writes not taken in; refusal: what was wrong with the last of them.
     """
 
@@ -242,7 +244,6 @@ class BydModbusState:
     asked: tuple[int, ...] = ASKED.encode({})
     go: bool | None = None
     heard_at_ms: int | None = None
-    heartbeat_at_ms: int | None = None
     measured_at_ms: int | None = None
     refused: int = 0
     refusal: str = ""
@@ -297,7 +298,6 @@ class BydModbusState:
             self,
             asked=asked,
             go=asked[0] == REQUEST_ACTIVE if 401 in numbers else self.go,
-            heartbeat_at_ms=now_ms if asked[1] != self.asked[1] else self.heartbeat_at_ms,
             measured_at_ms=now_ms if 418 in numbers else self.measured_at_ms,
         )
 

@@ -355,6 +355,7 @@ PROTOCOL = SungrowSbr(
         ),
         Option("soh_pct", 0.0, "State of health told while the pack does not say its own.", unit="%", low=0, high=100),
     ),
+    windows_v=MappingProxyType({name: (54.0 * modules, 73.0 * modules) for name, modules in MODELS.items()}),
     bitrate=250_000,
     rx=frozenset({0x100, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x108, 0x109, 0x191, MODBUS}),
 )

@@ -112,6 +112,7 @@ class Event(StrEnum):
     STATE_CHANGED = "state-changed"
     INCIDENT = "incident"
     INCIDENT_NOT_WRITTEN = "incident-not-written"
+    TELEMETRY_FAILED = "telemetry-failed"
 
 
 class Notice(NamedTuple):

@@ -282,6 +282,9 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
     E.INCIDENT_NOT_WRITTEN: Text(
         "An incident bundle could not be written; control is not touched by that.",
         "The disk is full, read-only or failing.", "Make room or mend the disk; the next one is tried again."),
+    E.TELEMETRY_FAILED: Text(
+        "Something that only answers or tells has failed; control is not touched by that.", "An error in the program.",
+        "Report it with the detail; answers or the status may be missing until the next start."),
 })  # fmt: skip
 
 if _missing := [event.name for event in Event if event not in TEXTS]:

@@ -50,7 +50,7 @@ def allow(
     gate: Gate, settings: GateSettings, wanted: Outputs, pack: BatterySnapshot, link_v: float | None, blocked: str,
     now_ms: int,
 ) -> tuple[Gate, Outputs]:  # fmt: skip
-    """What may go out: `wanted`, or everything off, no frame to the battery, and the reason as an event.
+    """What may go out: `wanted`, or everything off, nothing to battery or inverter, and the reason as an event.
 
     blocked: the cause that forbids energising anything more now, empty when none does.
     """
@@ -64,8 +64,8 @@ def allow(
     if refusal:
         notice = Notice(Event.GATE_REFUSED, Severity.OPEN, refusal)
         wanted = wanted._replace(
-            closed=frozenset(), battery_frames=(), battery_bytes=b"", inverter_frames=(), heartbeat=False,
-            events=(*wanted.events, notice),
+            closed=frozenset(), battery_frames=(), battery_bytes=b"", inverter_frames=(), registers={},
+            heartbeat=False, events=(*wanted.events, notice),
         )  # fmt: skip
     if wanted.closed == gate.closed and refusal == gate.refusal:
         return gate, wanted

@@ -60,7 +60,9 @@ class Situation(NamedTuple):
 
     @property
     def live(self) -> bool:
-        """The pack may be connected to the link by our doing."""
+        """The pack may be connected to the link by our doing; what cannot be disconnected is while power is offered."""
+        if self.settings.wiring == "none" and (self.charge_limit_w > 0 or self.discharge_limit_w > 0):
+            return True
         return self.state in LIVE
 
     @property

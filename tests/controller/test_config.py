@@ -7,8 +7,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Black:
     precharge_max_ms: int = 8000
     line: object = None
     bitrate: int | None = None
+    windows_v: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 CATALOGUE = Catalogue(
@@ -93,6 +94,8 @@ max_power_w = 8000
 
 
 RELAYS = """
+[pins]
+heartbeat = 12
 [relays]
 kind = "gpio"
 negative = 17
@@ -110,6 +113,8 @@ update_ms = 50
 """
 LEAF = RIGHT.replace("tesla_model3", "leaf").replace("nca", "lmo").replace('"pack"', '"own"') + RELAYS + METER
 INVERTER_RELAY = """
+[pins]
+heartbeat = 12
 [relays]
 kind = "gpio"
 positive = 22
@@ -611,7 +616,7 @@ def test_a_new_config_passes_for_all_that_is_in_the_registries(battery: str, wir
     for chemistry in BATTERIES[battery].chemistries or ("nca",):
         text = config.template(catalogue, battery, inverter, wiring, chemistry)
         text = text.replace('cells_protected_by = "…"', 'cells_protected_by = "a BMS"')
-        text = text.replace("capacity_ah = 0.0", "capacity_ah = 100.0")
+        text = text.replace("capacity_ah = 0.0", "capacity_ah = 100.0").replace("soh_pct = 0.0", "soh_pct = 80.0")
         text = unverified(text) if wiring == "own" else text
         got = config.parse(text, "new", catalogue).settings
         BATTERIES[battery].start(got.battery_options)
@@ -623,7 +628,7 @@ def test_a_new_config_marks_what_a_person_has_to_set() -> None:
     marked = [text[at:].split("\n\n")[0].rstrip().rsplit("\n", 1)[1] for at in find_all(text, "# YOURS TO SET. ")]
     assert [row.partition(" ")[0] for row in marked] == [
         "cells", "max_charge_a", "max_discharge_a", "max_power_w", "resistance_ohm", "negative", "precharge",
-        "positive", "negative_feedback", "precharge_feedback", "positive_feedback",
+        "positive", "negative_feedback", "precharge_feedback", "positive_feedback", "heartbeat",
     ]  # fmt: skip
 
 
@@ -712,7 +717,7 @@ def test_a_battery_that_lacks_cells_is_refused_while_nobody_says_what_protects_t
     )
 
 
-@pytest.mark.parametrize("text", ["", "  ", "…", "?"])
+@pytest.mark.parametrize("text", ["", "  ", "?"])
 def test_what_protects_the_cells_is_said_in_words(text: str) -> None:
     (key, message), *more = wrong(MEASURED.replace("a BMS with a relay", text))
     assert (key, more) == ("battery.cells_protected_by", [])
@@ -737,8 +742,12 @@ def test_an_option_named_like_a_shared_key_gets_its_value_and_can_make_it_mandat
 def test_a_new_config_leaves_to_its_owner_what_nobody_can_guess() -> None:
     text = config.template(WITH_SHUNT, "shunt", "byd_modbus", "none")
     assert wrong(text) == [
-        ("battery.cells_protected_by", '"…" does not fit'),
-        ("battery.capacity_ah", "0.0 is outside the hard bound 1…1000 Ah"),
+        (
+            "battery.cells_protected_by",
+            "still to be stated: What protects each cell and watches its temperature, as this battery reports neither; "
+            "say, a BMS with a relay",
+        ),
+        ("battery.capacity_ah", "still to be stated: Its capacity"),
     ]
     for name in ("cells_protected_by", "capacity_ah", "energy_full_wh"):
         block = next(part for part in text.split("\n\n") if f"\n{name} = " in part)
@@ -747,6 +756,52 @@ def test_a_new_config_leaves_to_its_owner_what_nobody_can_guess() -> None:
     assert wrong(stated) == []
     with pytest.raises(ConfigError, match="Some shunt cannot be wired as `own`"):
         config.template(WITH_SHUNT, "shunt", "byd_modbus", "own")
+
+
+# --- what an inverter is told that it cannot find out ---
+
+
+REGISTRIES = Catalogue(BATTERIES, INVERTERS)
+
+
+def with_inverter(name: str, row: str, text: str = RIGHT) -> list[tuple[str, str, str]]:
+    found = config.check(with_row(row, "inverter", text.replace("byd_modbus", name)), "x", REGISTRIES)
+    return [problem[1:] for problem in found]
+
+
+def test_a_model_that_does_not_hold_the_packs_window_is_refused_while_another_comes_nearer() -> None:
+    assert with_inverter("sungrow_sbr", 'model = "SBR064"') == [
+        ("inverter.model", "its 108 to 146 V do not hold the pack's 298 to 398 V", "take SBR192")
+    ]
+    assert with_inverter("sungrow_sbr", 'model = "SBR192"') == []
+
+
+def test_the_voltages_stated_in_the_config_are_what_a_model_has_to_hold() -> None:
+    narrow = with_row("charge_stop_v = 3.8\ncharge_taper_v = 3.7\ncritical_high_v = 3.9", "limits")
+    assert with_inverter("sungrow_sbr", 'model = "SBR160"', narrow) == []
+    assert [key for key, *_ in with_inverter("sungrow_sbr", 'model = "SBR192"', narrow)] == ["inverter.model"]
+
+
+@pytest.mark.parametrize(
+    ("chemistry", "cells", "model"), [("nca", 96, "SBR192"), ("lfp", 106, "SBR160"), ("lfp", 60, "SBR096")]
+)
+def test_a_new_config_has_the_model_that_fits(chemistry: str, cells: int, model: str) -> None:
+    text = config.template(REGISTRIES, "tesla_model3", "sungrow_sbr", "pack", chemistry, cells)
+    assert config.parse(text, "new", REGISTRIES).settings.inverter_options["model"] == model
+    used = config.defaults_for("tesla_model3", chemistry, cells, "pack", "sungrow_sbr", REGISTRIES)
+    assert used.inverter_options["model"] == model
+
+
+@pytest.mark.parametrize("inverter", ["byd_can", "sungrow_sbr"])
+def test_the_health_of_a_battery_that_never_tells_it_has_to_be_stated(inverter: str) -> None:
+    row = 'model = "SBR192"' if inverter == "sungrow_sbr" else ""
+    juntek = with_row(STATED, "battery", RIGHT.replace("tesla_model3", "juntek").replace('"pack"', '"none"'))
+    ((key, message, _),) = with_inverter(inverter, row, juntek)
+    assert (key, message) == ("inverter.soh_pct", "is missing; it has to be stated")
+    assert [key for key, *_ in with_inverter(inverter, f"{row}\nsoh_pct = 0", juntek)] == ["inverter.soh_pct"]
+    assert with_inverter(inverter, f"{row}\nsoh_pct = 85", juntek) == []
+    assert with_inverter(inverter, row) == []
+    assert with_inverter("byd_modbus", "", juntek) == []
 
 
 # --- changing one value ---
@@ -779,7 +834,7 @@ def test_a_value_set_is_the_value_read_and_every_other_line_stays_byte_by_byte(
     before = text.replace("\n", end)
     path.write_bytes(before.encode())
     as_typed = str(value).lower() if key.kind is bool else str(value)
-    assert config.set_value(path, key.path, as_typed, CATALOGUE).values[key.path] == value
+    assert config.set_value(path, key.path, as_typed, CATALOGUE).left == []
     assert config.read(path, CATALOGUE).values[key.path] == value
     old, new = before.split(end), path.read_bytes().decode().split(end)
     codes = [code[1:] for code in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if code[0] != "equal"]
@@ -860,6 +915,26 @@ def test_a_failed_change_says_why_and_leaves_the_file_alone(path: Path, key: str
     assert path.read_text() == RIGHT
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_new_config_can_be_mended_one_key_at_a_time(path: Path) -> None:
+    path.write_text(config.template(WITH_SHUNT, "shunt", "byd_modbus", "none"), "utf-8")
+    first = config.set_value(path, "battery.capacity_ah", "90", WITH_SHUNT)
+    assert [problem.key for problem in first.left] == ["battery.cells_protected_by"]
+    assert config.set_value(path, "battery.cells_protected_by", "a BMS", WITH_SHUNT).left == []
+    assert config.read(path, WITH_SHUNT).values["battery.capacity_ah"] == 90.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("battery.capacity_ah", "0"), ("limits.max_charge_a", "900"), ("wiring.kind", "pack")]
+)
+def test_a_change_of_a_wrong_config_makes_nothing_else_wrong(path: Path, key: str, value: str) -> None:
+    text = config.template(WITH_SHUNT, "shunt", "byd_modbus", "none")
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        config.set_value(path, key, value, WITH_SHUNT)
+    assert {problem.key for problem in caught.value.problems} == {key}
+    assert path.read_text("utf-8") == text
 
 
 def test_a_disk_that_fails_leaves_the_old_file_and_no_rubbish(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

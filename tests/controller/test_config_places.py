@@ -16,6 +16,7 @@ OWN = (
 )
 INVERTER = RIGHT.replace('"pack"', '"pack+inverter"')
 SLCAN = '[can]\ninterface = "slcan"\nchannel = "/dev/ttyUSB0"\n'
+DRIVEN = "the kernel of a Raspberry Pi goes on driving the pins of a program that was killed"
 BOARD = '[relays]\nkind = "modbus"\npositive = 1\nport = "/dev/ttyUSB5"\n[pins]\nheartbeat = 12\n'
 
 
@@ -66,12 +67,29 @@ def test_a_meter_needs_what_its_manual_says_of_it() -> None:
     ]  # fmt: skip
 
 
-def test_a_modbus_board_needs_a_port_and_a_relay_watchdog() -> None:
+def test_a_modbus_board_needs_a_port() -> None:
     assert keys_of(INVERTER + BOARD.replace('port = "/dev/ttyUSB5"\n', "")) == ["relays.port"]
-    (wrong,) = problems(INVERTER + BOARD.replace("heartbeat = 12\n", ""))
-    assert (wrong.key, wrong.message) == (
-        "pins.heartbeat", "is missing; a Modbus board keeps its coils closed when this program dies",
-    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (INVERTER + BOARD, "a Modbus board keeps its coils closed when this program dies"),
+        (INVERTER + INVERTER_RELAY, DRIVEN),
+        (OWN, DRIVEN),
+    ],
+)
+def test_relays_of_ours_need_a_relay_watchdog(text: str, why: str) -> None:
+    (wrong,) = problems(text.replace("heartbeat = 12\n", ""))
+    assert (wrong.key, wrong.message) == ("pins.heartbeat", f"is missing; {why}")
+
+
+@pytest.mark.parametrize(("wiring", "asked"), [("pack", False), ("pack+inverter", True)])
+def test_a_new_config_leaves_the_heartbeat_s_pin_to_its_owner_where_relays_are_ours(wiring: str, asked: bool) -> None:
+    rows = config.template(Catalogue(BATTERIES, INVERTERS), "tesla_model3", "byd_modbus", wiring).split("\n")
+    assert ("heartbeat = 12" in rows) is asked
+    about = rows.index("heartbeat = 12" if asked else "#heartbeat = 12") - 1
+    assert rows[about].startswith("# YOURS TO SET") is asked
 
 
 @pytest.mark.parametrize(
@@ -82,8 +100,8 @@ def test_a_modbus_board_needs_a_port_and_a_relay_watchdog() -> None:
         ("positive = 22", "positive = 1", "there is no GPIO 1 to use"),
         ("positive = 22", "positive = 8", "GPIO 8 is pulled up while the Pi boots, which would energise the relay"),
         ("positive_feedback = 5", "positive_feedback = 22", "GPIO 22 is relays.positive already"),
-        ("[precharge]", "[pins]\nestop = 5\n[precharge]", "GPIO 5 is relays.positive_feedback already"),
-        ("[precharge]", "[pins]\nestop = 24\nheartbeat = 24\n[precharge]", "GPIO 24 is pins.estop already"),
+        ("heartbeat = 12", "heartbeat = 12\nestop = 5", "GPIO 5 is relays.positive_feedback already"),
+        ("heartbeat = 12", "heartbeat = 24\nestop = 24", "GPIO 24 is pins.estop already"),
     ],
 )
 def test_each_pin_exists_serves_one_purpose_and_rests_off(old: str, new: str, message: str) -> None:

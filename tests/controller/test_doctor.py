@@ -157,9 +157,14 @@ def test_an_emergency_stop_that_is_not_wired_is_found():
     assert [reading.name for reading in findings(SaidMachine(), setup("pins.heartbeat=6"))] == ["pins.estop"]
 
 
-def test_relays_without_a_watchdog_are_found():
-    about = setup("pins.estop=5 relays.kind=gpio", wiring="pack+inverter")
-    assert [reading.name for reading in findings(SaidMachine(), about)] == ["pins.heartbeat"]
+@pytest.mark.parametrize("chip", ["bcm2835", "rp1"])
+def test_a_kernel_that_keeps_the_relays_of_a_killed_controller_on_is_found(chip: str):
+    machine = SaidMachine(texts={f"/sys/module/pinctrl_{chip}/parameters/persist_gpio_outputs": "Y\n"})
+    found = findings(machine, setup("pins.estop=5", wiring="pack+inverter"))
+    assert [(reading.name, "dtparam=strict_gpiod" in reading.mend) for reading in found] == [("pins", True)]
+    assert findings(machine, setup("pins.estop=5")) == []  # the pack switches itself
+    machine.texts = dict.fromkeys(machine.texts, "N\n")
+    assert findings(machine, setup("pins.estop=5", wiring="pack+inverter")) == []
 
 
 def test_a_virtual_bus_says_so():

@@ -124,6 +124,19 @@ def test_an_unknown_state_of_charge_is_offered_nothing():
     assert (watts(published), published.charge_by) == ((0.0, 0.0), "unknown SoC")
 
 
+def test_of_equal_bounds_the_first_is_named():
+    published = now(offered="STANDBY", soc_pct=None, current_a=None, max_charge_w=None, max_discharge_w=None)
+    assert (published.charge_by, published.discharge_by) == ("STANDBY", "STANDBY")
+
+
+def test_before_the_first_tick_nothing_is_offered_and_a_derating_below_two_percent_is_none():
+    assert watts(Limits()) == (0.0, 0.0)
+    after = now(before=Limits(), temp_min_c=0.1, at_ms=10)
+    assert (after.deratings.charge.fraction, after.charge_w) == (0.0, 0.0)
+    cold = now(before=Limits(), temp_min_c=-9.7, at_ms=10)
+    assert (cold.deratings.discharge.fraction, cold.discharge_w) == (0.0, 0.0)
+
+
 def test_the_profile_the_state_and_the_config_bound_both():
     assert watts(now(profile_w=8_000.0)) == (8_000.0, 8_000.0)
     assert watts(now(replace(SETTINGS, max_power_w=4_000.0))) == (4_000.0, 4_000.0)

@@ -50,9 +50,10 @@ def test_every_set_the_chart_can_want_passes_and_no_dangerous_one_does(wiring: s
 
 @pytest.mark.requirement("I7", "cause:gate-refused")
 def test_a_refusal_switches_everything_off_sends_nothing_and_is_a_fault():
-    wanted = Outputs(frozenset({POSITIVE}), (CanFrame(0x221, b"\0"),), heartbeat=True)
+    wanted = Outputs(frozenset({POSITIVE}), (CanFrame(0x221, b"\0"),), registers={301: (3,)}, heartbeat=True)
     _, outputs = allow(Gate(), settings(), wanted, CLOSED_PACK, 360.0, "", 0)
     assert outputs.closed == frozenset()
+    assert outputs.registers == {}
     assert outputs.battery_frames == ()
     assert not outputs.heartbeat
     assert refused(outputs)
@@ -254,9 +255,9 @@ def test_a_refusal_is_remembered_until_it_is_over():
 
 
 def test_the_inverters_frames_are_judged_by_its_own_list_and_line_bytes_go_with_the_rest():
-    wanted = Outputs(inverter_frames=(CanFrame(0x111, bytes(8)),), battery_bytes=b"?")
+    wanted = Outputs(inverter_frames=(CanFrame(0x111, bytes(8)),), battery_bytes=b"?", registers={101: (1,)})
     _, outputs = allow(Gate(), settings(), wanted, FRESH, None, "", 0)
     assert refused(outputs)
-    assert (outputs.inverter_frames, outputs.battery_bytes) == ((), b"")
+    assert (outputs.inverter_frames, outputs.battery_bytes, dict(outputs.registers)) == ((), b"", {})
     wanted = Outputs(inverter_frames=(CanFrame(0x110, bytes(8)),), battery_bytes=b"?")
     assert allow(Gate(), settings(), wanted, FRESH, None, "", 0)[1] == wanted

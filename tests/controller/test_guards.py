@@ -1,6 +1,6 @@
 """When each guard of the chart is true, to the millisecond and the ampere, and what is remembered to answer it."""
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +9,14 @@ from controller import precharge, supervisor
 from controller.model.battery import Feed, PackContactor
 from controller.model.events import Event
 from controller.model.settings import PrechargeSettings
+from controller.safety import envelope, gate, monitor, rules
 from controller.safety.monitor import NO_FAULTS, Faults, Track
 from controller.safety.situation import missing_feeds, required_feeds
 from controller.supervisor import GUARDS, SEEN, Supervisor
 from controller.weld import UNWATCHED, LinkWatch
+from statecharts import chart, explore, interlocks
 from statecharts.shadow import Seen
-from statecharts.supervisor import LADDER, Contactor, Guard, State
+from statecharts.supervisor import ENERGISED, LADDER, Contactor, Guard, State
 from tests.situation import NOW_MS, SETTINGS, feeds, seen
 
 NEGATIVE, POSITIVE = Contactor.NEGATIVE, Contactor.POSITIVE
@@ -208,6 +210,36 @@ def test_a_longer_time_constant_makes_the_precharge_overdue_later():
     slow = replace(SETTINGS, precharge=PrechargeSettings(resistance_ohm=500.0, capacitance_f=0.001))
     assert not holds(Guard.PRECHARGE_OVERDUE, since_ms=NOW_MS - 2_499, settings=slow)
     assert holds(Guard.PRECHARGE_OVERDUE, since_ms=NOW_MS - 2_500, settings=slow)
+
+
+# --- what every rule may ask ---
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_the_pack_may_be_connected_in_the_energised_states_only(state: State):
+    for wiring in ("own", "pack", "pack+inverter", "none"):
+        assert seen(wiring, state).live == (state in ENERGISED)
+        assert seen(wiring, state, charge_limit_w=1.0, discharge_limit_w=1.0).live == (
+            state in ENERGISED or wiring == "none"
+        )
+
+
+def test_what_cannot_be_disconnected_is_live_while_either_direction_is_offered():
+    for up_w, down_w in ((1.0, 0.0), (0.0, 1.0), (0.5, 0.0), (0.0, 0.5), (0.0, 0.0)):
+        assert seen("none", charge_limit_w=up_w, discharge_limit_w=down_w).live == (up_w + down_w > 0)
+
+
+@pytest.mark.parametrize(
+    ("amps", "offset_a", "net_a"), [(None, 4.3, None), (None, None, None), (9.0, None, 9.0), (9.0, 4.0, 5.0)]
+)
+def test_the_net_current_is_less_its_offset_where_that_is_known(amps, offset_a, net_a):
+    assert seen(pack={"current_a": amps}, offset_a=offset_a).net_current_a == net_a
+
+
+def test_an_age_is_known_once_a_feed_was_valid():
+    s = seen(pack={"feeds": feeds({Feed.SOC: 700, Feed.HVIL: None})})
+    assert (s.age_ms(Feed.SOC), s.age_ms(Feed.HVIL)) == (700, None)
+    assert seen(pack={"feeds": {}}).age_ms(Feed.SOC) is None
 
 
 # --- required signals ---
@@ -413,6 +445,29 @@ def test_everything_off_starts_the_off_time_and_forgets_what_belonged_to_the_clo
     assert after.tries == 2
 
 
+def test_going_from_one_live_state_to_another_forgets_nothing_of_the_closing():
+    charged = precharge.Progress(charged=True)
+    sup = replace(ENABLED, state=State.RUNNING, enabled=False, recorded_seq=4, charge=charged, recovery_until_ms=9)
+    after = stepped(replace(sup, off_since_ms=3))
+    assert after.state is State.UNLOADING
+    assert (after.recorded_seq, after.charge, after.recovery_until_ms, after.off_since_ms) == (4, charged, 9, 3)
+
+
+def test_going_from_one_resting_state_to_another_restarts_no_off_time():
+    sup = replace(ENABLED, state=State.STANDBY, off_since_ms=3, recovery_until_ms=9, recorded_seq=None)
+    after = stepped(sup, faults(BMS_FAULT=HELD))
+    assert after.state is State.FAULT
+    assert (after.off_since_ms, after.recovery_until_ms) == (3, 9)
+
+
+def test_a_machine_begins_in_starting_with_nothing_asked_and_nothing_remembered():
+    first = Supervisor()
+    asked = (first.enabled, first.auto_enables, first.exiting, first.locked, first.unlocking, first.found_closed)
+    assert (first.state, first.cause, asked) == (State.STARTING, "boot", (False,) * 6)
+    assert (first.since_ms, first.off_since_ms, first.stored_seq, first.tries, first.closings_ms) == (0, 0, 0, 0, ())
+    assert (first.recorded_seq, first.unload_by_ms, first.fuse_since_ms, first.contactor_seen) == (None,) * 3 + (False,)
+
+
 BOOKED = ((1, 50), (NOW_MS - 400, 2_000))
 
 
@@ -521,6 +576,13 @@ def test_a_contactor_frame_once_seen_is_remembered_and_a_recording_remembers_not
     assert row is None
     again, _ = supervisor.step(after, s, NO_FAULTS)
     assert again is after
+
+
+def test_no_record_of_what_decides_can_be_changed():
+    modules = (chart, explore, interlocks, envelope, gate, monitor, rules, supervisor)
+    records = [kind for module in modules for kind in vars(module).values() if is_dataclass(kind)]
+    assert len(records) > 10
+    assert [kind for kind in records if not kind.__dataclass_params__.frozen] == []
 
 
 def test_a_guard_without_a_function_stops_the_program_at_its_start():

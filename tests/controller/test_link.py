@@ -24,7 +24,7 @@ from controller.link import (
     at_a_terminal,
     listening,
 )
-from controller.messages import LINE_MAX
+from controller.messages import LINE_MAX, Ask, parse
 from controller.ports import Command, CommandKind, Outputs, PortError
 from statecharts.supervisor import State
 from tests.controller.live_rig import Caller, Rig
@@ -97,6 +97,31 @@ def test_who_only_stops_speaking_still_gets_the_answer(rig: Rig):
         caller.say(b'{"version":1,"do":"enable"}\n').socket.shutdown(socket.SHUT_WR)
         assert caller.hear()["done"]
         assert caller.hear() == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (b'{"version":1,"do":"cap","for_s":60,"charge_w":%s}' % (b"1" * 400), "charge_w"),
+        (b'{"version":1,"do":"status","\\ud800":1}', "\ud800"),
+    ],
+)
+def test_a_line_made_to_break_us_is_refused_like_any_other(line: bytes, field: str, rig: Rig):
+    with rig.connect() as caller:
+        assert caller.say(line + b"\n").hear()["field"] == field
+
+
+def test_who_breaks_the_reading_of_a_line_is_hung_up_on_and_nobody_else(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    def broken(line: bytes) -> Ask:
+        if b"status" in line:
+            raise ZeroDivisionError
+        return parse(line)
+
+    monkeypatch.setattr("controller.link.parse", broken)
+    with rig.connect() as breaks, rig.connect() as asks:
+        assert breaks.ask(do="status") == {}
+        assert asks.ask(do="enable")["done"]
+    assert not any(line.startswith("telemetry-failed") for line in rig.told())
 
 
 # --- who may do what ---

@@ -1,7 +1,7 @@
 """The live loop: how it ends, what it tells, what overload takes. In simulated time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import core
+from controller.batteries.tesla_model3 import OFF, POWER_ID
+from controller.inverters.registry import INVERTERS
 from controller.live import AT_ONCE, OVERRUN, RESTLESS, STOPPED, STORE_MS, Lateness
 from controller.model.events import Event
-from controller.ports import Inputs, Record
+from controller.ports import CanFrame, Command, CommandKind, Inputs, Record
 from statecharts.supervisor import Contactor, State
 from tests.controller.live_rig import Rig
 
+BYD = INVERTERS["byd_modbus"]
 NOTHING: frozenset[Contactor] = frozenset()
 
 
@@ -163,6 +166,44 @@ def test_whatever_ends_the_loop_the_outputs_are_off_and_it_is_told(rig: Rig):
     assert rig.told()[-1] == "ended: it failed"
 
 
+FAULT_CODE = 4
+"""Register 301, byd_modbus."""
+
+
+def served(rig: Rig) -> Mapping[str, float | str]:
+    return BYD.explain(rig.live.loop.ports.registers.blocks)[301]  # type: ignore[union-attr]
+
+
+def fails(rig: Rig) -> list[CanFrame]:
+    """A running loop ends with an exception; what the pack is told in that."""
+    told: list[CanFrame] = []
+    rig.running()
+    rig.bus.send = told.extend  # type: ignore[method-assign, assignment]
+    rig.pace.wait = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(ZeroDivisionError):
+        rig.live.run()
+    return told
+
+
+def test_an_end_by_failure_tells_the_pack_off_and_the_inverter_fault_and_no_power(rig: Rig):
+    told = fails(rig)
+    assert [frame.data in OFF[1] for frame in told if frame.id == POWER_ID] == [True]
+    assert served(rig)["status"] == FAULT_CODE
+    assert (served(rig)["max_charge_w"], served(rig)["max_discharge_w"]) == (0, 0)
+
+
+def test_a_pack_that_cannot_be_told_does_not_keep_it_from_the_inverter(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("controller.live._off", broken)
+    assert fails(rig) == []
+    assert served(rig)["status"] == FAULT_CODE
+
+
+def test_a_stop_that_ends_at_rest_tells_no_fault(rig: Rig):
+    rig.until(State.STANDBY).live.signals(15, None)
+    assert rig.live.run() == 0
+    assert served(rig)["status"] != FAULT_CODE
+
+
 def test_listening_only_ends_at_once_whatever_the_pack_does(tmp_path: Path):
     rig = Rig(tmp_path, shadow=True).turns(500)
     assert rig.ask(do="enable")["why"] == "this pack answers to somebody else"
@@ -173,7 +214,55 @@ def test_listening_only_ends_at_once_whatever_the_pack_does(tmp_path: Path):
     rig.link.close()
 
 
+# --- what only tells opens nothing ---
+
+
+@pytest.mark.parametrize("part", ["controller.link.Link.poll", "controller.status.status", "controller.status.headline",
+                                  "controller.link.Link.answer"])  # fmt: skip
+def test_telling_that_breaks_opens_nothing_and_is_told_once(part: str, rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    rig.running()
+    with rig.connect() as watching:
+        watching.ask(do="watch", every_ms=200)
+        watching.say(b'{"version":1,"do":"cap","charge_w":0,"for_s":60}\n')
+        monkeypatch.setattr(part, broken)
+        rig.turns(500)
+    assert rig.state is State.RUNNING
+    assert rig.ended is None
+    assert rig.live.loop.error is None
+    assert [line for line in rig.told() if line.startswith("telemetry")] == ["telemetry-failed: ZeroDivisionError()"]
+
+
+def test_a_status_that_breaks_keeps_no_garbage_uncollected(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    rig.turns(200)
+    with rig.connect() as watching:
+        watching.ask(do="watch", every_ms=200)
+        monkeypatch.setattr("controller.status.status", broken)
+        rig.trouble = "the disk"
+        rig.turns(200)
+    assert "record-not-stored: the disk" in rig.told()
+
+
+def test_a_command_of_a_tick_that_broke_is_taken_up_by_the_next_and_no_other_joins_it(rig: Rig):
+    rig.until(State.STANDBY)
+    with pytest.MonkeyPatch.context() as patch, rig.connect() as first, rig.connect() as second:
+        patch.setattr(core, "step", broken)
+        assert "the next one takes it up" in first.ask(do="enable")["why"]
+        second.say(b'{"version":1,"do":"cap","charge_w":0,"for_s":60}\n')
+        rig.turns(100)
+        assert rig.live.loop.commands == [Command(CommandKind.ENABLE)]
+        patch.undo()
+        assert second.hear()["done"]
+    assert rig.live.loop.state.supervisor.enabled
+    assert rig.live.loop.state.cap.charge is not None
+
+
 # --- what it tells ---
+
+
+def test_lines_the_journal_did_not_take_are_in_the_status(rig: Rig):
+    assert rig.live.status(0)["events_lost"] is None
+    rig.events.lost = 7  # type: ignore[attr-defined]
+    assert rig.live.status(0)["events_lost"] == 7
 
 
 def test_every_tick_s_inputs_are_shown_to_a_recorder(rig: Rig):

@@ -4,7 +4,7 @@ import pytest
 
 from controller.loop import Loop, Ports
 from controller.model.events import Event
-from controller.ports import CanFrame, Pins, RelayError
+from controller.ports import CanFrame, Command, CommandKind, Inputs, Pins, RelayError
 from drivers.memory import (
     HandClock,
     MemoryCan,
@@ -13,6 +13,7 @@ from drivers.memory import (
     MemoryLink,
     MemoryPins,
     MemoryRecords,
+    MemoryRegisters,
     MemoryRelays,
 )
 from statecharts.supervisor import WIRINGS, Contactor, State
@@ -76,6 +77,36 @@ def test_an_exception_in_a_port_switches_everything_off_in_that_tick_and_faults_
     assert rig.loop.error is None
     assert Event.EXCEPTION in rig.told()
     assert rig.state is not State.RUNNING
+
+
+@pytest.mark.requirement("I7", "cause:exception", "cause:tick-overrun")
+def test_what_a_broken_tick_was_told_reaches_the_next_one():
+    rig = Rig()
+    rig.loop.commands.append(Command(CommandKind.STOP))
+    rig.bus.receive = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    rig.tick(after_ms=500)
+    rig.tick()
+    rig.bus.receive = lambda: ()  # type: ignore[method-assign]
+    seen: list[Inputs] = []
+    rig.loop.recorder = lambda inputs, now_ms: seen.append(inputs)
+    rig.tick()
+    rig.tick()
+    assert set(seen[0].breakdowns) == {Event.EXCEPTION, Event.TICK_LATE, Event.TICK_OVERRUN}
+    assert len(seen[0].breakdowns) == 3
+    assert seen[0].commands == (Command(CommandKind.STOP),)
+    assert (seen[1].breakdowns, seen[1].commands) == ((), ())
+
+
+@pytest.mark.requirement("I10", "cause:exception")
+@pytest.mark.parametrize("breaks", ["receive", "send"])
+def test_a_tick_that_broke_withdraws_what_the_inverter_was_told(breaks: str, monkeypatch: pytest.MonkeyPatch):
+    rig = Rig("pack+inverter")
+    rig.loop.ports.registers = registers = MemoryRegisters()
+    registers.publish({301: (3,)})
+    monkeypatch.setattr(rig.bus, breaks, lambda *_: 1 / 0)
+    rig.tick()
+    assert isinstance(rig.loop.error, ZeroDivisionError)
+    assert registers.blocks == {}
 
 
 @pytest.mark.requirement("I7", "cause:relay-failed")

@@ -69,8 +69,10 @@ BAD, GOOD, UNKNOWN = ({"report": {"fault": value, "open_asked": value}} for valu
 def test_a_cause_acts_once_it_was_bad_for_its_debounce_and_not_a_tick_earlier():
     ticks = Ticks().run_ms(100, **BAD)  # the first of ten ticks is its beginning
     assert not ticks.acts(FAULT)
+    assert not ticks.holds(FAULT)
     ticks.tick(**BAD)
     assert ticks.acts(FAULT)
+    assert ticks.holds(FAULT)
     assert ticks.faults.active_since_ms(FAULT) == ticks.now_ms
     assert ticks.run_ms(50, **BAD).faults.active_since_ms(FAULT) == ticks.now_ms - 50
 

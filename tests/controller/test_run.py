@@ -95,7 +95,13 @@ def test_the_watchdog_of_systemd_is_slower_than_our_own_verdict_on_a_late_tick(n
 def test_both_control_units_differ_in_names_and_places_only():
     one, many = unit(CONTROL[0]), unit(CONTROL[1])
     differing = {key for key in one.keys() | many.keys() if one.get(key) != many.get(key)}
-    assert differing == {"ExecStart", "StateDirectory", "RuntimeDirectory"}
+    assert differing == {"ExecStart", "ExecStopPost", "StateDirectory", "RuntimeDirectory"}
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_however_the_controller_ends_its_relays_are_switched_off_by_its_own_config(name: str):
+    start, after = unit(name)["ExecStart"].split(), unit(name)["ExecStopPost"].split()
+    assert after == [start[0], "outputs-off", "--config", start[start.index("--config") + 1]]
 
 
 def test_the_gateway_has_a_user_of_its_own_and_shares_the_socket_s_group():

@@ -53,6 +53,7 @@ channel = "{channel}"
 [serial]
 port = "{port}"
 """
+WATCHDOG = "[pins]\nheartbeat = {}\n"
 RELAY = '[relays]\nkind = "gpio"\npositive = 22\npositive_feedback = 13\n'
 PINS = "[pins]\nestop = 24\nheartbeat = 12\n"
 
@@ -251,7 +252,11 @@ def test_a_second_instance_on_the_same_bus_is_refused_in_a_sentence(garage: Gara
     ("ours", "theirs", "words"),
     [
         ({}, {}, r"^serial port /dev/pts/\d+ is in use by another controller \(process \d+\); stop that one first$"),
-        ({"more": RELAY, "wiring": "pack+inverter"}, {"more": RELAY, "wiring": "pack+inverter"}, "^GPIO 22 is in use"),
+        (
+            {"more": RELAY + WATCHDOG.format(12), "wiring": "pack+inverter"},
+            {"more": RELAY + WATCHDOG.format(16), "wiring": "pack+inverter"},
+            "^GPIO 22 is in use",
+        ),
         ({"more": PINS}, {"more": "[pins]\ninterlock = 24\n"}, "^GPIO 24 is in use"),
     ],
 )
@@ -279,10 +284,10 @@ def test_two_names_of_one_port_are_one_port(garage: Garage, tmp_path: Path):
 def test_when_the_last_device_cannot_be_opened_everything_before_it_is_let_go(garage: Garage):
     garage.port, port = "/dev/none", garage.port
     with pytest.raises(PortError, match=r"^\[serial\] port /dev/none: "):
-        garage.open(RELAY, wiring="pack+inverter")
+        garage.open(RELAY + PINS, wiring="pack+inverter")
     assert garage.pins.pin(22).function == "input"
     garage.port = port
-    garage.open(RELAY, wiring="pack+inverter")
+    garage.open(RELAY + PINS, wiring="pack+inverter")
 
 
 def test_a_relay_board_that_does_not_answer_is_told_with_its_section_and_port(garage: Garage):

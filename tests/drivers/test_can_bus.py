@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import queue
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from controller.model.events import Event
 from controller.ports import BusError, CanFrame, PortError
-from drivers.can_bus import FRAME, CanBus, CanPlace
+from drivers.can_bus import FRAME, PENDING_MAX, STALE_MS, CanBus, CanPlace
 from drivers.memory import HandClock, MemoryEvents
 from drivers.reopening import RETRY_MS
 
@@ -246,6 +248,93 @@ def test_nothing_is_transmitted_while_listening_only():
         rig.bus.send(FRAMES)
     rig.tick()
     assert rig.kernel.outbox == []
+
+
+class Slow(can.BusABC):
+    """An adapter of python-can. sent: the data it was given; error: raised instead."""
+
+    def __init__(self) -> None:
+        self._is_shutdown = True
+        self.sent: list[bytes] = []
+        self.error: Exception | None = None
+
+    def recv(self, timeout: float | None = None) -> can.Message | None:
+        return None
+
+    def send(self, msg: can.Message, timeout: float | None = None) -> None:
+        if self.error:
+            raise self.error
+        self.sent.append(bytes(msg.data))
+
+
+class SlowRig:
+    """jobs: what is to be sent and has not been yet."""
+
+    def __init__(self) -> None:
+        self.clock, self.events, self.adapters = HandClock(1000), MemoryEvents(), [Slow()]
+        self.jobs: list[Callable[[], None]] = []
+        self.bus = CanBus(
+            CanPlace("can", "slcan", "/dev/ttyACM0", 500_000), (), self.clock.now_ms, self.events,
+            opener=lambda *_, **__: self.adapters[-1], background=at_once, sending=self.jobs.append,
+        )  # fmt: skip
+
+    def work(self) -> None:
+        while self.jobs:
+            self.jobs.pop(0)()
+
+
+def test_an_adapter_is_waited_for_beside_the_tick():
+    rig = SlowRig()
+    rig.bus.send(FRAMES)
+    assert rig.adapters[0].sent == []
+    rig.work()
+    assert rig.adapters[0].sent == [b"\1", b"\1", b"\2"]
+
+
+def test_what_waited_too_long_for_an_adapter_is_never_sent():
+    rig = SlowRig()
+    rig.bus.send(FRAMES[:1])
+    rig.clock.ms += STALE_MS
+    rig.bus.send(FRAMES[2:])
+    rig.clock.ms += 1
+    rig.work()
+    assert rig.adapters[0].sent == [b"\2"]
+
+
+def test_an_adapter_that_takes_nothing_any_more_is_told_to_the_sender():
+    rig = SlowRig()
+    for _ in range(PENDING_MAX + 1):
+        rig.bus.send(FRAMES[:1])
+    rig.bus.receive()
+    with pytest.raises(BusError, match="/dev/ttyACM0: the transmit queue is full"):
+        rig.bus.send(FRAMES[:1])
+    assert len(rig.jobs) == PENDING_MAX
+
+
+@pytest.mark.parametrize("error", [can.CanOperationError("it is gone"), AttributeError("it is gone")])
+def test_an_adapter_that_fails_while_it_sends_is_told_and_opened_anew(error: Exception):
+    rig = SlowRig()
+    rig.adapters[0].error = error
+    rig.bus.send(FRAMES)
+    rig.work()
+    rig.bus.receive()
+    assert [notice.detail for _, notice in rig.events.seen] == ["/dev/ttyACM0: it is gone"]
+    rig.adapters.append(Slow())
+    rig.clock.ms += RETRY_MS
+    rig.bus.receive()
+    rig.bus.send(FRAMES[:1])
+    rig.work()
+    assert rig.adapters[1].sent == [b"\1"]
+
+
+def test_an_adapter_is_sent_to_in_a_thread_of_its_own():
+    in_thread: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
+    slow = Slow()
+    slow.send = lambda *_, **__: in_thread.put(threading.current_thread())  # type: ignore[method-assign]
+    place = CanPlace("can", "slcan", "/dev/ttyACM0", 500_000)
+    bus = CanBus(place, (), HandClock().now_ms, MemoryEvents(), opener=lambda *_, **__: slow)
+    bus.send(FRAMES[:1])
+    assert in_thread.get(timeout=10) is not threading.current_thread()
 
 
 # --- going and coming ---

@@ -223,6 +223,19 @@ def test_what_the_kernel_refuses_twice_is_never_sent(rig: Rig):
     assert rig.terminal.got(6) == b"answer"
 
 
+def test_what_an_adapter_did_not_take_before_it_was_pulled_out_is_never_sent(rig: Rig):
+    while not rig.port._rest:
+        rig.port.send(bytes(1000))
+    rig.terminal.pull_out()
+    rig.port.receive()
+    rig.terminal.plug_in()
+    rig.clock.ms += RETRY_MS
+    rig.port.receive()
+    rig.port.receive()
+    rig.port.send(b"answer")
+    assert rig.terminal.got(6) == b"answer"
+
+
 def test_nothing_is_sent_while_listening_only(tmp_path: Path):
     rig = Rig(tmp_path, listen_only=True)
     with pytest.raises(BusError, match="listening only"):

@@ -9,8 +9,8 @@ import pytest
 
 from controller.ports import BusError, LinkPort
 from drivers.memory import HandClock, MemoryLink
-from drivers.modbus_link import Meter, ModbusLink
-from drivers.modbus_master import ANSWER_MS
+from drivers.modbus_link import OLD_MS, Meter, ModbusLink
+from drivers.modbus_master import ANSWER_MS, LATE_MS
 from tests.drivers.board import checksum
 
 METER = Meter(unit=1, register=0x0000, input=True, volts_per_count=0.01, update_ms=30)
@@ -98,16 +98,38 @@ def test_a_sample_is_as_old_as_the_meter_may_be_when_it_was_asked():
     assert rig.run(20) == (0.0, 1000 - METER.update_ms)
 
 
-def test_a_meter_that_falls_silent_leaves_its_last_sample_to_grow_old():
+def test_a_meter_that_falls_silent_leaves_its_last_sample_to_grow_old_and_then_nothing():
     rig = modbus()
     assert rig.line
-    last = rig.run(200)
+    rig.port.link()
+    assert rig.run(20) is not None
     rig.line.delay_ms = None
-    assert rig.run(1000) == rig.run(1000)
-    assert last is not None
-    assert rig.port.link()[1] <= last[1] + 40  # type: ignore[index]
+    assert rig.run(OLD_MS - 20) == (0.0, 1000 - METER.update_ms)
+    assert rig.run(10) is None
     rig.line.delay_ms = 20
     assert rig.run(200)[1] > rig.clock.ms - ANSWER_MS  # type: ignore[index]
+
+
+def test_an_answer_after_one_that_did_not_come_may_be_that_one():
+    rig = modbus()
+    assert rig.line
+    rig.line.delay_ms = None
+    rig.port.link()
+    rig.run(ANSWER_MS)
+    rig.line.delay_ms = 20
+    assert rig.run(20) == (0.0, 1000 - METER.update_ms)
+
+
+def test_after_that_the_line_is_left_alone_until_nothing_late_can_be_taken_for_the_next_answer():
+    rig = modbus()
+    assert rig.line
+    rig.line.delay_ms = None
+    rig.port.link()
+    rig.run(ANSWER_MS)
+    rig.line.delay_ms = 20
+    rig.run(LATE_MS - 10)
+    assert rig.line.at_ms == 1000 + ANSWER_MS
+    assert rig.run(30) == (0.0, 1000 + ANSWER_MS + LATE_MS - METER.update_ms)
 
 
 def test_a_refusal_is_no_sample():

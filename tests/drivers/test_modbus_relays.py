@@ -6,7 +6,8 @@ import pytest
 
 from controller.ports import PortError, RelayError
 from drivers.memory import HandClock, MemoryLine
-from drivers.modbus_relays import CONFIRM_MS, FEEDBACK_MS, REFRESH_MS, ModbusRelays
+from drivers.modbus_master import LATE_MS
+from drivers.modbus_relays import CONFIRM_MS, FEEDBACK_MS, REFRESH_MS, YIELD_MS, ModbusRelays
 from statecharts.supervisor import Contactor
 from tests.drivers.board import Board, checksum
 
@@ -130,15 +131,76 @@ def test_an_acknowledgement_behind_the_echo_counts():
     assert not any(rig.ticks(CLOSED, 1000))
 
 
-def test_opening_waits_no_longer_than_for_the_answer_that_is_out():
-    rig = Rig()
+def unanswered(inputs: dict[Contactor, int] | None = None) -> Rig:
+    """In this tick the board was asked something, all closed, and has fallen silent."""
+    rig = Rig(inputs)
     rig.ticks(CLOSED, 500)
     rig.board.mute = True
     rig.board.heard.clear()
     while not rig.board.heard:
         rig.ticks(CLOSED, 10)
-    rig.ticks(NOTHING, 100)
+    return rig
+
+
+@pytest.mark.parametrize("inputs", [None, {NEGATIVE: 3}])
+def test_opening_does_not_wait_for_an_answer_that_does_not_come(inputs: dict[Contactor, int] | None):
+    rig = unanswered(inputs)
+    rig.ticks(NOTHING, YIELD_MS)
     assert rig.board.coils == set()
+
+
+@pytest.mark.parametrize("stall_ms", [0, 70, 80, 90])
+def test_off_goes_out_in_the_tick_that_gives_up_on_a_line_long_silent(stall_ms: int):
+    rig = unanswered()
+    asked_ms = [rig.clock.ms]
+    rig.ticks(CLOSED, 90)
+    rig.clock.ms += stall_ms
+    while not rig.ticks(CLOSED, 10)[0]:
+        asked_ms += [rig.clock.ms] * (len(rig.board.heard) - len(asked_ms))
+    assert rig.board.coils == {1, 8}
+    with pytest.raises(RelayError):
+        rig.port.write(NOTHING)
+    assert rig.board.coils == set()
+    assert rig.clock.ms - asked_ms[-1] >= YIELD_MS
+
+
+def test_a_board_that_was_given_up_is_asked_to_close_nothing_before_it_has_acknowledged_off():
+    rig = unanswered()
+    rig.ticks(CLOSED, 1000)
+    rig.board.heard.clear()
+    assert all(rig.ticks(CLOSED, 500))
+    assert rig.board.heard == []
+    rig.board.mute = False
+    assert not rig.ticks(NOTHING, 300)[-1]
+    assert not any(rig.ticks(CLOSED, 300))
+    assert rig.board.coils == {1, 8}
+
+
+@pytest.mark.parametrize("late_ms", range(YIELD_MS, LATE_MS - 10, 10))
+def test_a_late_acknowledgement_of_on_is_none_of_off(late_ms: int):
+    rig = unanswered()
+    rig.board.dead = True
+    refused = rig.ticks(NOTHING, late_ms)
+    rig.board.unread = bytes.fromhex("010F00000008") + checksum(bytes.fromhex("010F00000008"))
+    refused += rig.ticks(NOTHING, CONFIRM_MS + 10 - late_ms)
+    assert refused[-1]
+
+
+@pytest.mark.parametrize("ms", range(0, 300, 10))
+def test_one_lost_answer_is_no_error_whenever_opening_is_asked_for(ms: int):
+    rig = unanswered()
+    rig.board.mute = False
+    refused = rig.ticks(CLOSED, ms) + rig.ticks(NOTHING, YIELD_MS)
+    assert rig.board.coils == set()
+    assert not any(refused + rig.ticks(NOTHING, 1000))
+
+
+def test_one_lost_answer_leaves_the_contacts_known():
+    rig = unanswered({NEGATIVE: 3})
+    rig.board.mute = False
+    for _ in range(100):
+        assert rig.port.feedback() == {NEGATIVE: False}
+        rig.ticks(CLOSED, 10)
 
 
 def test_feedback_that_is_not_refreshed_any_more_is_unknown():

@@ -27,7 +27,7 @@ from pymodbus.framer.rtu import FramerRTU
 
 from controller import core
 from controller.inverters.registry import INVERTERS
-from controller.loop import Loop, Ports
+from controller.loop import OVERRUN_MS, Loop, Ports
 from controller.model.battery import PackContactor
 from controller.model.settings import CHEMISTRIES, PackSettings, Settings
 from controller.ports import BusError, Command, CommandKind, LinePort, RegisterWrite, SerialLine
@@ -72,9 +72,10 @@ class EchoLine(MemoryLine):
 
 
 class Rig:
-    """A server whose line and clock are moved by hand."""
+    """A server whose line and clock are moved by hand. published: somebody stands behind BLOCKS, tick by tick."""
 
     def __init__(self, line: MemoryLine | None = None, *, published: bool = True) -> None:
+        self.published = published
         self.line, self.clock = line or MemoryLine(), HandClock(1_000)
         self.server = ModbusServer(self.line, self.clock, 21, BYD.check_write)
         self.writes: list[RegisterWrite] = []
@@ -89,6 +90,8 @@ class Rig:
         writes, polls = self.server.requests()
         self.writes += writes
         self.polls += polls
+        if self.published:
+            self.server.publish(BLOCKS)
         return self.line.outbox
 
     def hear(self, *pieces: bytes) -> bytes:
@@ -136,6 +139,7 @@ def test_a_single_write_is_echoed_and_one_with_a_read_is_answered_by_the_read() 
 
 def test_what_was_written_is_read_back_before_the_core_has_published_it() -> None:
     rig = Rig()
+    rig.published = False
     written, read = bytes.fromhex("1510019100010200ff1551"), bytes.fromhex("150301910001d70f")
     assert rig.tick(written + read) == pdu("030200ff")
     assert rig.tick(read) == pdu("030200ff")
@@ -209,10 +213,22 @@ def test_nothing_is_said_before_the_first_publish() -> None:
 
 
 def test_nothing_is_said_once_nobody_stands_behind_the_image() -> None:
+    assert STALE_MS <= OVERRUN_MS
     rig = Rig()
+    rig.published = False
     assert rig.tick(POLL, after_ms=STALE_MS) == LIVE_ANSWER
     assert rig.tick(POLL, after_ms=10) == b""
     assert rig.polls == 2  # the inverter is there all the same
+    rig.server.publish(BLOCKS)
+    assert rig.tick(POLL) == LIVE_ANSWER
+
+
+def test_nothing_is_said_after_the_image_was_withdrawn() -> None:
+    rig = Rig()
+    rig.published = False
+    rig.server.publish({})
+    assert rig.tick(POLL) == b""
+    assert rig.polls == 1
     rig.server.publish(BLOCKS)
     assert rig.tick(POLL) == LIVE_ANSWER
 

@@ -90,6 +90,37 @@ def test_one_that_comes_back_after_the_end_is_closed_at_once():
     assert len(rig.opened) == 2
 
 
+def test_a_device_that_breaks_in_a_way_nobody_foresaw_is_looked_for_again():
+    rig = Rig()
+    rig.device.lost("pulled")
+    rig.opened[0].close = lambda: 1 // 0  # type: ignore[method-assign]
+    for _ in range(2):
+        rig.clock.ms += RETRY_MS
+        rig.device.get()
+        rig.work()
+    assert rig.device.get() is rig.opened[1]
+
+
+def test_no_thread_is_begun_after_the_start(monkeypatch: pytest.MonkeyPatch):
+    clock, done, opened = HandClock(1000), threading.Event(), []
+
+    def opener() -> Device:
+        opened.append(Device())
+        if len(opened) == 2:
+            done.set()
+        return opened[-1]
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    device = Reopening(opener, clock.now_ms)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    device.lost("pulled")
+    clock.ms += RETRY_MS
+    assert device.get() is None
+    assert done.wait(10)
+
+
 def test_by_default_it_is_opened_in_a_thread_beside_the_tick():
     clock, opened_in = HandClock(1000), []
     done = threading.Event()

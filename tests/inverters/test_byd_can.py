@@ -362,8 +362,10 @@ def test_a_deye_is_stopped_by_the_soc_it_is_told() -> None:
     assert soc(TESLA) == 4910
     assert soc(TESLA._replace(max_charge_w=0.0)) == 10_000
     assert soc(TESLA._replace(max_discharge_w=0.0)) == 0
-    assert soc(TESLA._replace(max_charge_w=0.0, max_discharge_w=0.0)) == 0
-    assert soc(TESLA._replace(status=InverterStatus.STANDBY)) == 0
+    for stopped in (TESLA._replace(max_charge_w=0.0, max_discharge_w=0.0),
+                    TESLA._replace(status=InverterStatus.STANDBY)):  # fmt: skip
+        assert soc(stopped._replace(soc_pct=20.0)) == 0
+        assert soc(stopped._replace(soc_pct=99.0)) == 10_000  # a full pack told empty would be charged
 
 
 def test_only_the_soc_is_told_otherwise_and_at_once() -> None:

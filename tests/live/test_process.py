@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.coils import Coils, kept
 from drivers.record_files import COPIES, OsDisk, find
 from tests.live.service import CONT, INT, KILL, STOP, TERM, Service, second
 
@@ -34,6 +35,7 @@ def test_a_life_from_start_to_stop(service: Service):
     assert "RUNNING since" in shown
     assert "closed; the limits are published" in shown
     assert find(OsDisk(service.state)).record.closed  # type: ignore[union-attr]
+    assert kept(service.state) == Coils({})
     assert service.signal(TERM).ended() == 0
     service.until_said("STOPPING=1")
     assert "WATCHDOG=1" in service.heard

@@ -74,7 +74,7 @@ BUGS = (
     Bug("what is still there can be acknowledged", "controller/safety/monitor.py",
         "if track.active_since_ms is not None or track.good_since_ms is None:", "if track.good_since_ms is None:"),
     Bug("the gate only warns", "controller/safety/gate.py",
-        'closed=frozenset(), battery_frames=(), battery_bytes=b"", inverter_frames=(), heartbeat=False,', ""),
+        "wanted = wanted._replace(\n            closed=frozenset(), ", "wanted = wanted._replace(\n            "),
     Bug("a weld after opening is not believed", "controller/weld.py",
         "return replace(watch, suspected=elapsed_ms >= AUX_MS)", "return replace(watch, proven_open=True)"),
 )  # fmt: skip

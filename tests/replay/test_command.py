@@ -111,6 +111,54 @@ def test_a_named_battery_that_says_nothing_is_one_line():
 
 
 @needs_shared
+def test_a_recording_of_another_battery_than_the_named_one_is_told() -> None:
+    leaf = str(LOGS / "leaf-ze1-62-drive-cells.log")
+    line = one_line(controller("sim", "--replay", leaf, "--battery", "tesla_model3"))
+    assert line.endswith("no tesla_model3 speaks in it; it looks like leaf")
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("log", "says", "format"),
+    [
+        ("leaf-ze1-62-drive-cells.log", "96 cells, LMO or NCM", "candump, 41 ids in the first seconds"),
+        ("tesla-m3-lfp-vehicle-bus-a.log", "106 cells, LFP", "ids in the first seconds"),
+        ("byd-gen24-active.rtu", "heard: inverter and battery", "rtu"),
+    ],
+)
+def test_what_is_in_a_recording_is_told_as_far_as_it_is_known(log: str, says: str, format: str) -> None:
+    *who, form = controller("log", "identify", str(LOGS / log)).stdout.splitlines()
+    assert " ".join(who).endswith(says)
+    assert form.endswith(format)
+    assert log.endswith(".log") or form == "rtu"
+
+
+@needs_shared
+def test_a_leaf_config_of_either_chemistry_is_not_doubted(tmp_path: Path) -> None:
+    config, leaf = tmp_path / "c.toml", str(LOGS / "leaf-ze1-62-drive-cells.log")
+    controller("config", "init", "--battery", "leaf", "--chemistry", "ncm", "-o", str(config))
+    controller("config", "set", "precharge.capacitance_f", "0.001", "--config", str(config))
+    controller("config", "set", "precharge.unverified_reason", "no meter", "--config", str(config))
+    story = json.loads(controller("sim", "--replay", leaf, "--json", "--config", str(config)).stdout)
+    assert (story["chemistry"], story["assumed"]) == ("ncm", [])
+
+
+def test_a_new_config_that_lacks_more_than_one_thing_can_be_mended_in_steps(tmp_path: Path) -> None:
+    config = str(tmp_path / "c.toml")
+    setup = ("--battery", "juntek", "--inverter", "byd_can", "--wiring", "none")
+    controller("config", "init", *setup, "-o", config)
+    first = controller("config", "set", "battery.capacity_ah", "90", "--config", config)
+    assert first.returncode == 0
+    assert first.stderr.startswith("still to mend:\n")
+    assert "battery.cells_protected_by: still to be stated: " in first.stderr
+    assert "battery.capacity_ah" not in first.stderr
+    controller("config", "set", "inverter.soh_pct", "85", "--config", config)
+    last = controller("config", "set", "battery.cells_protected_by", "a BMS", "--config", config)
+    assert (last.returncode, last.stderr) == (0, "")
+    assert controller("config", "check", "--config", config).returncode == 0
+
+
+@needs_shared
 @pytest.mark.parametrize(
     ("name", "cells", "known"), [("tesla-m3-lfp-vehicle-bus-c", 106, 9), ("tesla-m3-bench-battery-only", 96, 3)]
 )

@@ -381,3 +381,47 @@ def test_an_off_grid_inverter_that_is_silent_is_only_warned_of():
     bench.run_ms(70_000)
     assert Event.INVERTER_UNHEARD in bench.events()
     assert bench.at is State.RUNNING
+
+
+def enabled_without_go(wiring: str) -> Bench:
+    return Bench(wiring).inverter(go=None).enable().run_ms(30_000)
+
+
+@pytest.mark.requirement("I10")
+def test_what_cannot_be_disconnected_is_offered_once_before_the_go_and_not_again_after_it_was_taken_back():
+    bench = enabled_without_go("none")
+    assert bench.view.status is InverterStatus.STANDBY
+    assert min(bench.limits) > 0.0
+    bench.inverter(go=True).until(State.RUNNING).run_ms(11_000).inverter(go=False).run_ms(60_000)
+    assert bench.at is State.STANDBY
+    assert bench.view.status is InverterStatus.FAULT
+    assert bench.limits == (0.0, 0.0)
+    bench.enable().run_ms(20_000)
+    assert bench.view.status is InverterStatus.STANDBY
+    assert min(bench.limits) > 0.0
+
+
+@pytest.mark.requirement("I9")
+def test_a_critical_cause_is_held_while_power_is_offered_to_what_cannot_be_disconnected():
+    bench = enabled_without_go("none").says(cell_max_v=4.30).run_ms(1_000)
+    assert Event.CELL_OVERVOLTAGE_CRITICAL in {rule.id for rule in bench.state.faults.held}
+    bench.says(cell_max_v=3.76).run_ms(60_000)
+    assert bench.at is State.FAULT
+    assert bench.limits == (0.0, 0.0)
+
+
+@pytest.mark.requirement("S2.7")
+def test_a_link_meter_that_fell_silent_is_no_link_voltage():
+    bench = Bench("own").run_ms(15_000)
+    bench.sampled_ms = bench.now_ms
+    bench.run_ms(10_000).enable().run_ms(30_000)
+    assert bench.at is State.STANDBY
+    assert "link: no voltage known" in bench.state.withheld
+    assert bench.ever_closed == frozenset()
+
+
+@pytest.mark.requirement("I5")
+def test_what_does_not_act_cannot_be_acknowledged_so_closings_stay_counted():
+    bench = Bench("own").running().command(CommandKind.ACKNOWLEDGE, "closings-spent").run_ms(20)
+    assert len(bench.state.supervisor.closings_ms) == 1
+    assert Event.COMMAND_REFUSED in bench.events()

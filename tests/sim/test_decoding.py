@@ -169,12 +169,20 @@ def test_a_pack_or_a_whole_vehicle_is_not_taken_for_an_inverter(log: str) -> Non
     ("log", "name"),
     [
         ("byd-gen24-active.rtu", "byd_can"), ("byd-gen24-active.rtu", "tesla_model3"),
-        ("goodwe-hello.log", "byd_modbus"), ("goodwe-hello.log", "tesla_model3"), ("pylon-lv-cubix100.log", None),
+        ("goodwe-hello.log", "byd_modbus"), ("goodwe-hello.log", "tesla_model3"),
     ],
 )  # fmt: skip
-def test_a_name_that_cannot_be_in_it_is_one_clear_line(log: str, name: str | None) -> None:
+def test_a_name_that_cannot_be_in_it_is_one_clear_line(log: str, name: str) -> None:
     with pytest.raises(RecordingError, match=log):
         decoded(LOGS / log, name)
+
+
+@needs_shared
+def test_frames_of_nobody_known_are_told_without_a_meaning() -> None:
+    found = decoded(LOGS / "pylon-lv-cubix100.log")
+    assert len(found) == 16
+    assert {(line["name"], line["ok"]) for line in found} == {(None, True)}
+    assert text(found[0]).split() == ["0.000000", "351", "4802D007D007C001", "–"]
 
 
 @needs_shared
