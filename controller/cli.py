@@ -597,7 +597,7 @@ def _as_written(value: object) -> str:
 
 @config_app.command("set", context_settings={"ignore_unknown_options": True})
 def config_set(key: str, value: str, config: ConfigOption = None) -> None:
-    """Change one key; comments and everything else stay as they are. Nothing is written when that makes anything wrong."""
+    """Change one key; comments and everything else stay as they are. Not written when it makes anything wrong."""
     path = _config_path(config)
     try:
         changed = configs.set_value(path, key, value, CATALOGUE)

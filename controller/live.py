@@ -223,7 +223,7 @@ class Live:
                 return {"done": False, "field": "", "why": why}
             return {"done": True, "state": self.loop.state.supervisor.state.value, "incident": begun}
         if self.loop.error is not None:
-            return {"done": False, "field": "", "why": "the tick failed; the outputs are off, the next one takes it up"}
+            return {"done": False, "field": "", "why": "the tick failed; the outputs are off; ask again"}
         for notice in outputs.events:
             if notice.id is Event.COMMAND_REFUSED:
                 return {"done": False, "field": "", "why": notice.detail.partition(": ")[2]}

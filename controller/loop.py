@@ -57,8 +57,8 @@ class Ports:
 class Loop:
     """Holds the core's state between ticks; owns no decision.
 
-    commands: wishes to be handed to the next tick; those of a tick that broke, and what broke before it, to the one
-    after. error: what broke the last tick, None when it was healthy.
+    commands: wishes to be handed to the core with the next inputs. What broke before a tick that breaks is told to the
+    one after. error: what broke the last tick, None when it was healthy.
     recorder: is shown what each tick goes by, before the core is.
     """
 
@@ -78,10 +78,11 @@ class Loop:
         self._time(now_ms)
         try:
             inputs = self._inputs()
+            self.commands = []  # what breaks the core is not handed to it again
             if self.recorder is not None:
                 self.recorder(inputs, now_ms)
             self.state, outputs = core.step(self.state, inputs, now_ms)
-            self.commands, self._broken, self.error = [], set(), None
+            self._broken, self.error = set(), None
         except Exception as error:  # noqa: BLE001 - safety concept, section 3: any exception opens, in the same tick
             self.error, outputs = error, Outputs()
             self._broken.add(Event.EXCEPTION)

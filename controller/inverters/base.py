@@ -45,8 +45,8 @@ class InverterProtocol:
     offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it, rx: those
     it sends. options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
     precharge_max_ms: the hard bound of a precharge into it. windows_v: lowest and highest voltage of each choice of its
-    option `model`. line: how its serial line is set, where we are Modbus RTU unit `unit` on it. bitrate: of its CAN bus;
-    exactly one of line and bitrate is there.
+    option `model`. line: how its serial line is set, where we are Modbus RTU unit `unit` on it. bitrate: of its CAN
+    bus; exactly one of line and bitrate is there.
     """
 
     name: str

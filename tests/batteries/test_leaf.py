@@ -168,7 +168,7 @@ def test_a_pack_that_never_says_its_maximum_has_24_kwh_unless_it_holds_more():
     def after_four_seconds(data: str) -> float | None:
         state = start()
         for at_ms in range(0, 4_000, 100):
-            state = heard((0x5BC, data), at_ms=at_ms, state=state)
+            state = heard((0x5BC, data), (0x1DB, HEALTHY), at_ms=at_ms, state=state)
         return state.snapshot(3_900).energy_full_wh
 
     assert after_four_seconds("3C 00 00 3C B0 03 FF FF") == round(281 * 80 * 0.88)

@@ -792,9 +792,8 @@ def test_a_new_config_has_the_model_that_fits(chemistry: str, cells: int, model:
     assert used.inverter_options["model"] == model
 
 
-@pytest.mark.parametrize("inverter", ["byd_can", "sungrow_sbr"])
-def test_the_health_of_a_battery_that_never_tells_it_has_to_be_stated(inverter: str) -> None:
-    row = 'model = "SBR192"' if inverter == "sungrow_sbr" else ""
+@pytest.mark.parametrize(("inverter", "row"), [("byd_can", 'profile = "sungrow"'), ("sungrow_sbr", 'model = "SBR192"')])
+def test_the_health_of_a_battery_that_never_tells_it_has_to_be_stated(inverter: str, row: str) -> None:
     juntek = with_row(STATED, "battery", RIGHT.replace("tesla_model3", "juntek").replace('"pack"', '"none"'))
     ((key, message, _),) = with_inverter(inverter, row, juntek)
     assert (key, message) == ("inverter.soh_pct", "is missing; it has to be stated")
