@@ -374,7 +374,7 @@ def nearest(windows_v: Mapping[str, tuple[float, float]], pack: tuple[float, flo
 def _model_wrong(values: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Wrong]:
     """The model that holds the pack's window or comes nearest: their steps are coarse, and few packs fit one."""
     inverter = catalogue.inverters.get(values.get("inverter.name") or "")
-    model, pack = values.get("inverter.model"), pack_v(values)
+    model, pack = values.get("inverter.model") or "", pack_v(values)
     if inverter is None or pack is None or model not in inverter.windows_v:
         return
     best, (low_v, high_v) = nearest(inverter.windows_v, pack), inverter.windows_v[model]

@@ -122,17 +122,26 @@ ONLY_IN = {
     "aiomqtt": {"controller.gateway.mqtt"},
     "prometheus_client": {"controller.gateway.metrics"},
     "nicegui": {
-        "controller.gateway.web", *(f"controller.gateway.pages.{name}" for name in (
-            "cells", "events", "frame", "history", "machine", "now")),
+        "controller.gateway.web",
+        *(f"controller.gateway.pages.{name}" for name in ("cells", "events", "frame", "history", "machine", "now")),
     },
     "fastapi": {
-        "controller.gateway.web", *(f"controller.gateway.pages.{name}" for name in (
-            "cells", "events", "frame", "history", "inverter", "machine", "now", "papers")),
+        "controller.gateway.web",
+        *(
+            f"controller.gateway.pages.{name}"
+            for name in ("cells", "events", "frame", "history", "inverter", "machine", "now", "papers")
+        ),
     },
     "uvicorn": {"controller.gateway.web"},
     "typer": {
-        "controller.cli", "controller.cli_gateway", "controller.cli_live", "controller.cli_incident",
-        "controller.cli_doctor", "controller.cli_sim", "controller.gateway.commands", "controller.gateway.owner",
+        "controller.cli",
+        "controller.cli_gateway",
+        "controller.cli_live",
+        "controller.cli_incident",
+        "controller.cli_doctor",
+        "controller.cli_sim",
+        "controller.gateway.commands",
+        "controller.gateway.owner",
     },
     "pymodbus": {"controller.gateway.modbus_tcp", "drivers.modbus_server"},
     "tomlkit": {"controller.config", "controller.config_keys", "controller.config_check"},

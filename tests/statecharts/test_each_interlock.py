@@ -10,6 +10,7 @@ from statecharts import interlocks as rules
 from statecharts.chart import Row
 from statecharts.explore import Counterexample, Exploration, Node, Step, unbounded_stay, unreached
 from statecharts.interlocks import INTERLOCKS, WITNESSES, explorations_of, verify
+from statecharts.shadow import SHADOW
 from statecharts.supervisor import SUPERVISOR, Contactor, Guard, State
 
 S, G = State, Guard
@@ -258,6 +259,21 @@ def test_it_is_left_alone(case: tuple):
     assert interlock(SUPERVISOR, tried) is None
 
 
+@pytest.mark.parametrize(
+    ("interlock", "tried", "words"),
+    [
+        (rules.faults_are_held, step(S.STANDBY, S.FAULT), "STANDBY leads to FAULT although nothing"),
+        (rules.faults_are_held, step(S.STANDBY, S.FAULT, G.STOP, G.READY), "STANDBY leads to FAULT although READY, STOP"),
+        (rules.load_is_waited_for, step(S.UNLOADING, S.VERIFYING_OPEN, G.UNLOADED),
+         "UNLOADING opens negative, positive at once; positive must break alone"),
+        (rules.nothing_rises_on_suspicion, step(S.CLOSING_NEGATIVE, S.PRECHARGING, G.STOP, G.SETTLED),
+         "CLOSING_NEGATIVE energises precharge although STOP"),
+    ],
+)  # fmt: skip
+def test_what_is_found_is_told_in_the_words_of_the_table(interlock, tried: Step, words: str):
+    assert interlock(SUPERVISOR, tried) == words
+
+
 def closing(state: State, *outputs: Contactor) -> object:
     """The chart with other outputs in one state."""
     return replace(SUPERVISOR, closed={**SUPERVISOR.closed, state: frozenset(outputs)})
@@ -331,6 +347,13 @@ def test_a_state_that_is_kept_when_every_timer_has_expired_is_found_with_the_way
 def test_a_step_in_which_nothing_is_true_says_so():
     found = Counterexample("a rule", "broken", (stays(S.STANDBY),))
     assert str(found).endswith("STANDBY --no row fires--> STANDBY    (true: none)")
+
+
+def test_the_shadow_may_stay_only_where_a_recording_may():
+    shadow = Exploration(SHADOW, "shadow", frozenset(), lambda state: frozenset())
+    assert unbounded_stay(shadow) is None
+    assert shadow.states == {S.STARTING, S.STANDBY, S.WAKING_PACK, S.RUNNING, S.VERIFYING_OPEN}
+    assert {found.rule for found in unreached(SHADOW, [shadow])} == {"every state can be reached"}
 
 
 def test_a_way_round_through_a_place_of_rest_is_none():
