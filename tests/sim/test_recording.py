@@ -337,7 +337,7 @@ def test_a_damaged_line_does_not_lose_the_rest_of_the_file(tmp_path, kind):
 
 
 def test_a_torn_gzip_file_gives_what_it_holds(tmp_path):
-    whole = gzip.compress(candump(3000).encode())
+    whole = gzip.compress(candump(3000).encode(), mtime=0)
     found, pairs = read(tmp_path, whole[:-9])
     assert len(pairs) > 2900
     assert 1 <= found.rejected <= 2
@@ -394,7 +394,7 @@ def test_any_damage_ends_in_frames_or_in_a_sentence(tmp_path_factory, dirt, plac
         (gzip.compress(b"", mtime=0), "empty"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 9, "not a recording"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)) * 9, "not a recording"),
-        (gzip.compress(b"\x7fELF" + bytes(5000)), "not a recording"),
+        (gzip.compress(b"\x7fELF" + bytes(5000), mtime=0), "not a recording"),
         (b"name,age\nAnna,7\nBert,8\n", "not a recording"),
         (b"Time,ID,Value\n1.0,132,5\n", "not a recording"),
         (b"[1700000000.1] error (5.0) happened\n" * 50, "not a recording"),

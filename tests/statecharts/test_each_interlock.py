@@ -263,7 +263,8 @@ def test_it_is_left_alone(case: tuple):
     ("interlock", "tried", "words"),
     [
         (rules.faults_are_held, step(S.STANDBY, S.FAULT), "STANDBY leads to FAULT although nothing"),
-        (rules.faults_are_held, step(S.STANDBY, S.FAULT, G.STOP, G.READY), "STANDBY leads to FAULT although READY, STOP"),
+        (rules.faults_are_held, step(S.STANDBY, S.FAULT, G.STOP, G.READY),
+         "STANDBY leads to FAULT although READY, STOP"),
         (rules.load_is_waited_for, step(S.UNLOADING, S.VERIFYING_OPEN, G.UNLOADED),
          "UNLOADING opens negative, positive at once; positive must break alone"),
         (rules.nothing_rises_on_suspicion, step(S.CLOSING_NEGATIVE, S.PRECHARGING, G.STOP, G.SETTLED),
