@@ -20,9 +20,9 @@ BENCH = ("tests/controller/test_loop.py", "tests/properties/test_sweeps.py", "te
 FAST = '"not slow and not campaign and not pi"'
 
 
-def copy_tree() -> Path:
-    """A copy of what git knows and of what it does not ignore."""
-    target = Path(tempfile.mkdtemp(prefix="copy-"))
+def copy_tree(folder: Path | str) -> Path:
+    """A copy, in `folder`, of what git knows and of what it does not ignore."""
+    target = Path(tempfile.mkdtemp(prefix="copy-", dir=folder))
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout

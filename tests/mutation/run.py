@@ -15,11 +15,15 @@ import difflib
 import multiprocessing
 import os
 import random
+import resource
+import shlex
+import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +37,8 @@ from tests.mutation.copies import BENCH, CHART, FAST, ROOT, UNIT, copy_tree
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 TARGET_PCT = 95.0
 TIMEOUT_S = 3600.0
+MEMORY_BYTES = 4 << 30
+"""A mutant that loops may also eat: it gets no more than this, and its tests fail."""
 
 REPLACED = (
     "Lt_LtE", "Lt_GtE", "LtE_Lt", "LtE_Gt", "Gt_GtE", "Gt_LtE", "GtE_Gt", "GtE_Lt", "Eq_NotEq", "NotEq_Eq", "Is_IsNot",
@@ -58,6 +64,10 @@ class Mutant:
     was: str
     now: str
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.file, self.was, self.now
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}\n    - {self.was}\n    + {self.now}"
 
@@ -76,22 +86,30 @@ def annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     return [((each.lineno, each.col_offset), (each.end_lineno, each.end_col_offset)) for each in found]
 
 
-def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Every mutant of a file that is a program of its own, none twice."""
+def specs_of(path: Path) -> list[tuple[Path, MutationSpec]]:
+    """Where a file can be changed so that it may still run."""
     source = path.read_text(encoding="utf-8")
-    unread, seen = annotations(source), {source}
+    lines, unread, found = source.splitlines(), annotations(source), []
     for item in _all_work_items([path], {}):
         spec = item.mutations[0]
         name = spec.operator_name.removeprefix("core/")
-        if name not in OTHERS and not any(name.endswith(f"_{pair}") for pair in REPLACED):
-            continue
-        start = (spec.start_pos[0], len(source.splitlines()[spec.start_pos[0] - 1][: spec.start_pos[1]].encode()))
-        if any(begin <= start < end for begin, end in unread):
-            continue
+        row, column = spec.start_pos
+        start = (row, len(lines[row - 1][:column].encode()))
+        chosen = name in OTHERS or any(name.endswith(f"_{pair}") for pair in REPLACED)
+        if chosen and not any(begin <= start < end for begin, end in unread):
+            found.append((path, spec))
+    return found
+
+
+def mutants(specs: Iterable[tuple[Path, MutationSpec]]) -> Iterator[Mutant]:
+    """The mutant of each spec, none twice."""
+    seen: set[tuple[Path, str]] = set()
+    for path, spec in specs:
+        source = path.read_text(encoding="utf-8")
         mutated = mutate_code(source, get_operator(spec.operator_name)(), spec.occurrence)
-        if mutated is None or mutated in seen:
+        if mutated in (None, source) or (path, mutated) in seen:
             continue
-        seen.add(mutated)
+        seen.add((path, mutated))
         changed = list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), n=0, lineterm=""))[2:]
         was = " ".join(line[1:].strip() for line in changed if line.startswith("-"))
         now = " ".join(line[1:].strip() for line in changed if line.startswith("+"))
@@ -113,11 +131,12 @@ def stages(file: str, unit_only: bool) -> Iterator[str]:
         yield f"{pytest} {chosen} {' '.join(BENCH)}"
 
 
-def at_home(unit_only: bool) -> None:
+def at_home(unit_only: bool, folder: str) -> None:
     """A worker's own copy, in which it stays."""
     global _unit_only
     _unit_only = unit_only
-    copy = copy_tree()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    copy = copy_tree(folder)
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)
 
@@ -154,24 +173,51 @@ def main() -> int:
     parser.add_argument("--unit-only", action="store_true", help="leave the bench tests out: quicker, kills less")
     parser.add_argument("--list", action="store_true", help="only count them")
     args = parser.parse_args()
-    chosen = [path.resolve() for path in args.files] or files()
-    every = [mutant for path in chosen for mutant in mutants_of(path)]
-    known = equivalents()
-    stale = set(known) - {(m.file, m.was, m.now) for m in every} if not args.files else set()
-    alive = [mutant for mutant in every if (mutant.file, mutant.was, mutant.now) not in known]
-    print(f"{len(every)} mutants, {len(every) - len(alive)} of them known to change nothing", flush=True)
+    specs = [spec for path in [path.resolve() for path in args.files] or files() for spec in specs_of(path)]
+    if args.sample:
+        random.Random(args.seed).shuffle(specs)
+    known, met = equivalents(), set()
+    alive: list[Mutant] = []
+    for mutant in mutants(specs):
+        if mutant.key in known:
+            met.add(mutant.key)
+        else:
+            alive.append(mutant)
+        if args.sample and len(alive) == args.sample:
+            break
+    print(f"{len(alive)} mutants, {len(met)} more are known to change nothing", flush=True)
     print(", ".join(f"{file} {n}" for file, n in sorted(Counter(m.file for m in alive).items())), flush=True)
     if args.list:
         return 0
-    if args.sample:
-        alive = sorted(random.Random(args.seed).sample(alive, min(args.sample, len(alive))), key=str)
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        if not healthy(alive, args.unit_only, folder):
+            return 1
+    stale = set(known) - met if not args.sample and not args.files else set()
     return report(run(alive, args.workers, args.unit_only), stale)
+
+
+def healthy(alive: list[Mutant], unit_only: bool, folder: str) -> bool:
+    """Whether the tests pass without any change: else every mutant would seem to be killed."""
+    copy = copy_tree(folder)
+    commands = dict.fromkeys(command for mutant in alive for command in stages(mutant.file, unit_only))
+    for command in commands:
+        tried = subprocess.run(
+            shlex.split(command), cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if tried.returncode != 0:
+            print(f"the tests fail without a mutant:\n{tried.stdout[-3000:]}")
+            return False
+    return True
 
 
 def run(alive: list[Mutant], workers: int, unit_only: bool) -> list[tuple[Mutant, str]]:
     """Judge them all, telling how far it is."""
     began, done = time.monotonic(), []
-    with multiprocessing.Pool(workers, at_home, (unit_only,)) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="mutation-") as folder,
+        multiprocessing.Pool(workers, at_home, (unit_only, folder)) as pool,
+    ):
         for mutant, outcome in pool.imap_unordered(judged, alive):
             done.append((mutant, outcome))
             if outcome != "killed":

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,10 +79,8 @@ BUGS = (
 
 
 @pytest.fixture(scope="module")
-def copy() -> Iterator[Path]:
-    target = copy_tree()
-    yield target
-    shutil.rmtree(target)
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_tree(tmp_path_factory.mktemp("planted"))
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

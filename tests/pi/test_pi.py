@@ -26,7 +26,7 @@ PYTHON = "/opt/packwarden/current/bin/python"
 ESTOP, HEARTBEAT, INVERTER_RELAY = 5, 6, 17
 CONFIG = {
     "can.channel": "vcan0", "serial.port": "/dev/ttyAMA0", "pins.estop": ESTOP, "pins.heartbeat": HEARTBEAT,
-    "relays.kind": "gpio", "relays.positive": INVERTER_RELAY, "wiring.kind": "pack+inverter",
+    "relays.positive": INVERTER_RELAY,
 }  # fmt: skip
 PLATFORMS = ("manylinux_2_36_aarch64", "manylinux_2_34_aarch64", "manylinux_2_28_aarch64", "manylinux_2_17_aarch64",
              "manylinux2014_aarch64")  # fmt: skip
@@ -151,6 +151,8 @@ def test_it_is_installed_by_the_one_documented_command_and_is_not_started_before
 
 def test_configured_and_started_it_waits_with_nothing_energised(pi: Pi, inverter: Inverter):
     buses_up(pi)
+    pi.check("rm /etc/packwarden/controller.toml")
+    pi.check("controller config init --wiring pack+inverter -o /etc/packwarden/controller.toml")
     for key, value in CONFIG.items():
         pi.check(f"controller config set {key} {value} --config /etc/packwarden/controller.toml", timeout_s=60)
     pi.check("systemctl restart packwarden-control", timeout_s=180)
