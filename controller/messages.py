@@ -116,6 +116,7 @@ def _no_number(text: str) -> float:
 
 
 def _short(text: str) -> str:
+    text = text.encode(errors="backslashreplace").decode()  # half a surrogate can be said back nowhere
     return text if len(text) <= 40 else text[:39] + "…"
 
 

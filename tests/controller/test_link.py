@@ -103,7 +103,7 @@ def test_who_only_stops_speaking_still_gets_the_answer(rig: Rig):
     ("line", "field"),
     [
         (b'{"version":1,"do":"cap","for_s":60,"charge_w":%s}' % (b"1" * 400), "charge_w"),
-        (b'{"version":1,"do":"status","\\ud800":1}', "\ud800"),
+        (b'{"version":1,"do":"status","\\ud800":1}', "\\ud800"),
     ],
 )
 def test_a_line_made_to_break_us_is_refused_like_any_other(line: bytes, field: str, rig: Rig):

@@ -254,7 +254,7 @@ def test_lifting_a_limit_is_one_above_all_that_is_over_at_once():
     ("limit", '{"do": "enable", "charge_w": 1, "for_s": 60}', "a limit has"),
     ("limit", '{"version": 2, "charge_w": 1, "for_s": 60}', "a limit has"),
     ("limit", '{"inspected": "all", "charge_w": 1, "for_s": 60}', "cap has no such field"),
-    ("limit", '{"\\ud800": 1, "charge_w": 1, "for_s": 60}', "cannot be passed on"),
+    ("limit", '{"\\ud800": 1, "charge_w": 1, "for_s": 60}', "\\ud800: cap has no such field"),
     ("limit", "[" * 1500, "no JSON"),
     ("charge_limit", "-5", "no number of W"),
     ("charge_limit", "nan", "no number of W"),
