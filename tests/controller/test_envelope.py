@@ -127,10 +127,17 @@ def test_an_unknown_state_of_charge_is_offered_nothing():
 def test_of_equal_bounds_the_first_is_named():
     published = now(offered="STANDBY", soc_pct=None, current_a=None, max_charge_w=None, max_discharge_w=None)
     assert (published.charge_by, published.discharge_by) == ("STANDBY", "STANDBY")
+    opens = Faults({Event.BMS_FAULT: Track(0, None, 0), Event.CELL_OVERVOLTAGE: Track(0, None, 0)})
+    published = now(offered="STANDBY", faults=opens)
+    assert (published.charge_by, published.discharge_by) == ("STANDBY", "STANDBY")
+    assert now(faults=opens).charge_by == "cell-overvoltage"
+    assert now(soc_pct=96.0, faults=opens).charge_by == "SoC window"
+    assert now(soc_pct=96.0, max_charge_w=0.0).charge_by == "BMS"
+    assert now(soc_pct=4.0, max_discharge_w=0.0).discharge_by == "BMS"
 
 
 def test_before_the_first_tick_nothing_is_offered_and_a_derating_below_two_percent_is_none():
-    assert watts(Limits()) == (0.0, 0.0)
+    assert (watts(Limits()), Limits().at_ms) == ((0.0, 0.0), 0)
     after = now(before=Limits(), temp_min_c=0.1, at_ms=10)
     assert (after.deratings.charge.fraction, after.charge_w) == (0.0, 0.0)
     cold = now(before=Limits(), temp_min_c=-9.7, at_ms=10)
@@ -200,6 +207,7 @@ def test_a_derating_that_is_no_number_is_nothing():
     after = now(broken)
     assert (after.charge_w, after.charge_by) == (0.0, "coldest cell")
     assert after.deratings.charge == ("coldest cell", 0.0)
+    assert now(broken, cell_max_v=4.2).charge_by == "coldest cell"
 
 
 # --- the offer before the go ---
@@ -215,6 +223,11 @@ ZEROS = {"max_charge_w": 0.0, "max_discharge_w": 0.0, "max_charge_a": 0.0, "max_
 def test_the_zeros_of_an_open_pack_say_nothing_before_the_go(before_go: bool, says, offered: bool):
     published = now(before_go=before_go, contactor_state=says, **ZEROS)
     assert watts(published) == ((15_000.0, 15_000.0) if offered else (0.0, 0.0))
+
+
+def test_unless_it_is_said_the_go_is_not_waited_for():
+    said = HEALTHY._replace(contactor_state=PackContactor.OPEN, **ZEROS)
+    assert watts(limits(UP, said, SETTINGS, NO_FAULTS, "", 30_000.0, NO_CAP, 1_010)) == (0.0, 0.0)
 
 
 def test_what_an_open_pack_allows_above_nothing_bounds_the_offer():

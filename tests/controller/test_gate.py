@@ -84,7 +84,7 @@ def test_nothing_rises_on_a_stale_stamp():
     assert refused(judge({NEGATIVE}, pack=FRESH._replace(feeds=stale)))
 
 
-@pytest.mark.parametrize(("link_v", "passes"), [(None, False), (0.0, False), (341.9, False), (342.1, True)])
+@pytest.mark.parametrize(("link_v", "passes"), [(None, False), (0.0, False), (341.9, False), (342.0, True)])
 def test_positive_rises_only_behind_a_precharge_that_charged_the_link(link_v: float | None, passes: bool):
     on = {NEGATIVE, PRECHARGE, POSITIVE}
     assert refused(judge(on, before={NEGATIVE, PRECHARGE}, link_v=link_v)) != passes
@@ -215,6 +215,32 @@ def test_precharges_are_summed_over_ten_minutes_and_forgotten_after():
     assert charging(gate, 590_061)[1].events[-1].detail == "precharge energised for 6061 ms in 10 minutes"
     late, _ = charging(Gate(precharged=gate.precharged), 611_000)
     assert not refused(charging(late, 613_000)[1])  # one second of the second span is left, and the third
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "second_ms", "passes"),
+    [(600_000, 2_041, False), (600_000, 2_040, True), (600_005, 2_045, True), (600_005, 2_046, False)],
+)
+def test_what_of_a_span_is_older_than_ten_minutes_does_not_count(now_ms: int, second_ms: int, passes: bool):
+    long_ago = (-9_000, -7_000)
+    gate = Gate(
+        frozenset({NEGATIVE, PRECHARGE}), now_ms - 2_020, (long_ago, (0, 2_000), (10_000, 10_000 + second_ms))
+    )  # fmt: skip
+    assert refused(charging(gate, now_ms)[1]) != passes
+
+
+def test_a_spent_precharge_keeps_down_nothing_else():
+    spent = Gate(precharged=((0, 2_000), (10_000, 12_000), (20_000, 23_000)))
+    pack = FRESH._replace(feeds={feed: Freshness(30_000, ROUNDS_MS[feed]) for feed in Feed})
+    gate, outputs = allow(spent, settings(), Outputs(frozenset({NEGATIVE})), pack, None, "", 30_000)
+    assert not refused(outputs)
+    assert gate.precharge_since_ms is None
+    assert refused(charging(gate, 30_010)[1])
+
+
+def test_every_required_feed_is_looked_at_whatever_their_order():
+    stale = {**FRESH.feeds, Feed.CELLS: Freshness(1_000_000 - 10_001, 2_000)}
+    assert refused(judge({NEGATIVE}, pack=FRESH._replace(feeds=dict(reversed(stale.items())))))
 
 
 def test_what_was_energised_is_remembered_as_a_span_and_what_is_old_is_dropped():

@@ -503,7 +503,8 @@ def test_a_failed_try_counts_and_a_success_starts_anew():
     after = stepped(failed)
     assert (after.state, after.tries, after.cause) == (State.COOLING_DOWN, 2, "precharge-failed: no progress at 3 V")
     closing = replace(ENABLED, state=State.CLOSING_POSITIVE, since_ms=NOW_MS - 500, tries=2)
-    assert (stepped(closing).state, stepped(closing).tries) == (State.RUNNING, 0)
+    assert (stepped(closing).state, stepped(closing).tries, stepped(closing).ran) == (State.RUNNING, 0, True)
+    assert not stepped(replace(closing, since_ms=NOW_MS)).ran
 
 
 def test_a_lock_out_is_kept_and_an_unlock_forgets_it_and_the_enabling():

@@ -107,11 +107,11 @@ LINK: list[Case] = [
 ]  # fmt: skip
 OVER: list[Case] = [
     running(False, pack={"pack_voltage_v": 100.0, "current_a": 60.0}, charge_limit_w=5_000.0),
-    running(True, pack={"pack_voltage_v": 100.0, "current_a": 60.1}, charge_limit_w=5_000.0),  # 1 kW more
+    running(True, pack={"pack_voltage_v": 100.0, "current_a": 60.005}, charge_limit_w=5_000.0),  # 1 kW more
     running(False, pack={"pack_voltage_v": 100.0, "current_a": 220.0}, charge_limit_w=20_000.0),
     running(True, pack={"pack_voltage_v": 100.0, "current_a": 220.1}, charge_limit_w=20_000.0),  # 10 % more
     running(False, pack={"pack_voltage_v": 100.0, "current_a": -60.0}, discharge_limit_w=5_000.0),
-    running(True, pack={"pack_voltage_v": 100.0, "current_a": -60.1}, discharge_limit_w=5_000.0),
+    running(True, pack={"pack_voltage_v": 100.0, "current_a": -60.005}, discharge_limit_w=5_000.0),
     running(True, pack={"pack_voltage_v": 100.0, "current_a": -60.1}, charge_limit_w=9_000.0),
     running(False, pack={"pack_voltage_v": 100.0, "current_a": 14.3}, offset_a=4.3),
     running(None, pack={"pack_voltage_v": None}), running(None, pack={"current_a": None}),

@@ -28,15 +28,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosmic_ray.commands.init import _all_work_items
-from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.mutating import mutate_code, use_mutation
 from cosmic_ray.plugins import get_operator
-from cosmic_ray.work_item import MutationSpec, TestOutcome
+from cosmic_ray.work_item import MutationSpec
 
 from tests.mutation.copies import BENCH, CHART, FAST, ROOT, UNIT, copy_tree
 
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 TARGET_PCT = 95.0
-TIMEOUT_S = 3600.0
+SPARE_S, PATIENCE = 60.0, 10.0
+"""A mutant's tests may take so much longer than without it; what takes longer is a loop that never ends."""
+TRIES = 5
 MEMORY_BYTES = 4 << 30
 """A mutant that loops may also eat: it gets no more than this, and its tests fail."""
 
@@ -131,31 +133,40 @@ def stages(file: str, unit_only: bool) -> Iterator[str]:
         yield f"{pytest} {chosen} {' '.join(BENCH)}"
 
 
-def at_home(unit_only: bool, folder: str) -> None:
+def at_home(unit_only: bool, folder: str, longest_s: float) -> None:
     """A worker's own copy, in which it stays."""
-    global _unit_only
-    _unit_only = unit_only
+    global _unit_only, _longest_s
+    _unit_only, _longest_s = unit_only, longest_s
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     copy = copy_tree(folder)
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)
 
 
-_unit_only = False
+_unit_only, _longest_s = False, 0.0
 
 
 def judged(mutant: Mutant) -> tuple[Mutant, str]:
     """killed, timeout or survived."""
-    spec = mutant.spec
-    here = MutationSpec(
-        module_path=Path(mutant.file), operator_name=spec.operator_name, occurrence=spec.occurrence,
-        start_pos=spec.start_pos, end_pos=spec.end_pos, operator_args={},
-    )  # fmt: skip
-    for command in stages(mutant.file, _unit_only):
-        result = mutate_and_test([here], command, TIMEOUT_S)
-        if result.test_outcome is not TestOutcome.SURVIVED:
-            return mutant, "timeout" if result.output == "timeout" else result.test_outcome.value
+    operator = get_operator(mutant.spec.operator_name)()
+    with use_mutation(Path(mutant.file), operator, mutant.spec.occurrence):
+        for command in stages(mutant.file, _unit_only):
+            if outcome := tried(shlex.split(command)):
+                return mutant, outcome
     return mutant, "survived"
+
+
+def tried(command: list[str]) -> str:
+    """What the tests say: "" when they pass. A run that somebody else ended says nothing and is tried again."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    for _ in range(TRIES):
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=_longest_s, check=False)
+        except subprocess.TimeoutExpired:
+            return "timeout"
+        if done.returncode >= 0:
+            return "killed" if done.returncode else ""
+    return "killed"
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:
@@ -189,35 +200,35 @@ def main() -> int:
     print(", ".join(f"{file} {n}" for file, n in sorted(Counter(m.file for m in alive).items())), flush=True)
     if args.list:
         return 0
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        if not healthy(alive, args.unit_only, folder):
-            return 1
     stale = set(known) - met if not args.sample and not args.files else set()
-    return report(run(alive, args.workers, args.unit_only), stale)
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        slowest_s = healthy_s(alive, args.unit_only, folder)
+        if slowest_s is None:
+            return 1
+        done = run(alive, args.workers, args.unit_only, folder, SPARE_S + PATIENCE * slowest_s)
+    return report(done, stale)
 
 
-def healthy(alive: list[Mutant], unit_only: bool, folder: str) -> bool:
-    """Whether the tests pass without any change: else every mutant would seem to be killed."""
-    copy = copy_tree(folder)
-    commands = dict.fromkeys(command for mutant in alive for command in stages(mutant.file, unit_only))
-    for command in commands:
-        tried = subprocess.run(
-            shlex.split(command), cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        if tried.returncode != 0:
-            print(f"the tests fail without a mutant:\n{tried.stdout[-3000:]}")
-            return False
-    return True
+def healthy_s(alive: list[Mutant], unit_only: bool, folder: str) -> float | None:
+    """How long the slowest command takes without any change; None when one fails: all would seem to be killed."""
+    copy, slowest_s = copy_tree(folder), 0.0
+    for command in dict.fromkeys(command for mutant in alive for command in stages(mutant.file, unit_only)):
+        began = time.monotonic()
+        environment = os.environ | {"PYTHONPATH": str(copy)}
+        done = subprocess.run(
+            shlex.split(command), cwd=copy, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            print(f"the tests fail without a mutant:\n{done.stdout[-3000:]}")
+            return None
+        slowest_s = max(slowest_s, time.monotonic() - began)
+    return slowest_s
 
 
-def run(alive: list[Mutant], workers: int, unit_only: bool) -> list[tuple[Mutant, str]]:
+def run(alive: list[Mutant], workers: int, unit_only: bool, folder: str, longest_s: float) -> list[tuple[Mutant, str]]:
     """Judge them all, telling how far it is."""
     began, done = time.monotonic(), []
-    with (
-        tempfile.TemporaryDirectory(prefix="mutation-") as folder,
-        multiprocessing.Pool(workers, at_home, (unit_only, folder)) as pool,
-    ):
+    with multiprocessing.Pool(workers, at_home, (unit_only, folder, longest_s)) as pool:
         for mutant, outcome in pool.imap_unordered(judged, alive):
             done.append((mutant, outcome))
             if outcome != "killed":

@@ -96,12 +96,19 @@ def test_a_planted_bug_is_found_by_the_fast_tests(bug: Bug, copy: Path):
     source = path.read_text(encoding="utf-8")
     path.write_text(source.replace(bug.was, bug.now), encoding="utf-8")
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-m", FAST.strip('"')]
-        judged = subprocess.run(
-            [*command, *UNIT, *CHART, *BENCH], cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        judged = run_in(copy)
+        while judged.returncode < 0:  # somebody else ended it
+            judged = run_in(copy)
     finally:
         path.write_text(source, encoding="utf-8")
     assert judged.returncode == 1, judged.stdout[-2000:]
     assert "FAILED" in judged.stdout  # a test says so; it is no mere crash at import
+
+
+def run_in(copy: Path) -> subprocess.CompletedProcess[str]:
+    """The fast tests, until the first one fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-m", FAST.strip('"')]
+    return subprocess.run(
+        [*command, *UNIT, *CHART, *BENCH], cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip

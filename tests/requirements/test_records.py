@@ -20,6 +20,22 @@ def test_a_latched_cause_survives_a_restart():
     bench.command(CommandKind.ACKNOWLEDGE, "bms-fault").until(State.RUNNING)
 
 
+@pytest.mark.requirement("S1.7", "I9")
+def test_a_latched_cause_that_is_gone_survives_a_restart_too():
+    first = Bench("own").running()
+    first.reports(fault=True).run_ms(3_000).reports(fault=False).until(State.FAULT).run_ms(1_000)
+    bench = Bench("own", record=first.stored).enable().run_ms(30_000)
+    assert bench.at is State.FAULT
+    assert bench.ever_closed == frozenset()
+
+
+@pytest.mark.requirement("S1.8", "I9")
+def test_a_lock_out_on_record_is_one_though_no_cause_is_latched():
+    bench = Bench("own", record=Record(seq=3, locked_out=True)).enable().run_ms(30_000)
+    assert bench.at is State.LOCKED_OUT
+    assert bench.ever_closed == frozenset()
+
+
 @pytest.mark.requirement("S1.8", "I9")
 def test_a_lock_out_survives_a_restart():
     first = Bench("own").run_ms(20_000)

@@ -51,6 +51,12 @@ def test_the_same_row_twice_is_refused():
         replace(SUPERVISOR, rows=(*SUPERVISOR.rows, SUPERVISOR.rows[0]))
 
 
+@pytest.mark.parametrize("kind", ["timers", "stops"])
+def test_a_timer_or_a_stop_that_is_no_guard_is_refused(kind: str):
+    with pytest.raises(ChartError, match=f"unknown guard in '{kind}'"):
+        replace(SUPERVISOR, **{kind: frozenset({Elsewhere.NOWHERE})})
+
+
 def test_every_mistake_is_named_at_once():
     broken = replace(SUPERVISOR.rows[0], target=Elsewhere.NOWHERE, cause="")
     with pytest.raises(ChartError) as refused:

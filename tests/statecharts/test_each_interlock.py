@@ -269,6 +269,10 @@ def test_it_is_left_alone(case: tuple):
          "UNLOADING opens negative, positive at once; positive must break alone"),
         (rules.nothing_rises_on_suspicion, step(S.CLOSING_NEGATIVE, S.PRECHARGING, G.STOP, G.SETTLED),
          "CLOSING_NEGATIVE energises precharge although STOP"),
+        (rules.only_ready_energises, step(S.STANDBY, S.CLOSING_NEGATIVE, G.READY, G.STOP),
+         "STANDBY energises negative although STOP"),
+        (rules.only_ready_energises, step(S.FAULT, S.CLOSING_NEGATIVE, G.READY),
+         "FAULT energises negative out of turn"),
     ],
 )  # fmt: skip
 def test_what_is_found_is_told_in_the_words_of_the_table(interlock, tried: Step, words: str):
