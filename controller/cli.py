@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO, cast
+from typing import Annotated, TextIO, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -28,6 +27,7 @@ from controller import config as configs
 from controller.batteries.base import BatteryProtocol
 from controller.batteries.registry import BATTERIES
 from controller.config import Catalogue, ConfigError
+from controller.console import ConfigOption, JsonOption, err, fail, out
 from controller.core import CoreState
 from controller.gateway.commands import dispatch
 from controller.inverters.base import InverterProtocol
@@ -68,26 +68,6 @@ app.add_typer(config_app, name="config")
 app.add_typer(cli_gateway.app, name="gateway")
 app.add_typer(cli_incident.app, name="incident")
 app.add_typer(log_app, name="log")
-
-
-class _Out(Console):
-    """A console whose reader may go away (`| head`): that is no error."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-out = _Out(highlight=False, emoji=False, width=None if sys.stdout and sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, emoji=False)
-
-CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
-ConfigOption = Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)]
-
-
-def fail(message: str) -> NoReturn:
-    """Wrong use, an unreadable file or a bad config: one clear line on stderr, exit 2."""
-    err.print(f"controller: {message}", markup=False, soft_wrap=True)
-    raise typer.Exit(2)
 
 
 def version() -> str:
@@ -135,7 +115,7 @@ def sim(
     campaign: Annotated[int | None, typer.Option(min=1, help="So many generated lives of a simulated garage.")] = None,
     battery: Annotated[str | None, typer.Option(help="Which battery it is; else told from the ids in it.")] = None,
     inverter: Annotated[str | None, typer.Option(help="The inverter that would read it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     trace: Annotated[Path | None, typer.Option(help="Write the trace, one JSON line a tick.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Only as fast as it was recorded.")] = False,
@@ -524,7 +504,7 @@ def diagram(
 
 @app.command()
 def verify(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check the state machine: interlocks, stop causes, reachability, bounded stay. Exit 1 with a counter-example."""
     began_s = time.perf_counter()
@@ -572,9 +552,7 @@ def config_check(config: ConfigOption = None) -> None:
 
 
 @config_app.command("show")
-def config_show(
-    config: ConfigOption = None, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-) -> None:
+def config_show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Every key with its effective value, its bound, and where it comes from."""
     path = _config_path(config)
     try:
@@ -626,9 +604,7 @@ def _config_path(option: Path | None) -> Path:
 
 
 @log_app.command("identify")
-def log_identify(
-    log: str, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-) -> None:
+def log_identify(log: str, as_json: JsonOption = False) -> None:
     """Tell what is in a recording."""
     try:
         recording = open_recording(locate(log))

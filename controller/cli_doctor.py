@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from controller import config as configs
 from controller.batteries.registry import BATTERIES
 from controller.config import Catalogue, ConfigError
+from controller.console import ConfigOption, JsonOption, out
 from controller.doctor import Here, Reading, Setup, examine
 from controller.inverters.registry import INVERTERS
 
@@ -22,8 +21,8 @@ CONFIG_MEND = "controller config check says what is wrong; controller config ini
 
 
 def doctor(
-    config: Annotated[Path | None, typer.Option("--config", help="The config file; else as for `run`.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check buses, serial ports, pins, permissions, clock, watchdog, disk, service. Exit 1 when something is wrong."""
     readings = list(_readings(config))
@@ -49,10 +48,9 @@ def _readings(option: Path | None) -> list[Reading]:
 
 
 def _tell(readings: list[Reading], found: int) -> None:
-    console = Console(highlight=False, emoji=False)
     table = Table("", "looked at", "found", "to mend it", box=None, pad_edge=False)
     for name, what, mend in readings:
         mark = "[red]✗[/red]" if mend else "[green]✓[/green]"
         table.add_row(mark, name, escape(what), escape(mend))
-    console.print(table)
-    console.print(f"{found} to mend" if found else "nothing to mend")
+    out.print(table)
+    out.print(f"{found} to mend" if found else "nothing to mend")

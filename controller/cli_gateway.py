@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from controller import config as configs
 from controller.batteries.registry import BATTERIES
 from controller.client import socket_path
 from controller.config import Catalogue, ConfigError
+from controller.console import ConfigOption, SocketOption, fail
 from controller.gateway import owner, requests
 from controller.inverters.registry import INVERTERS
 
@@ -20,14 +21,12 @@ app = typer.Typer(invoke_without_command=True, help="What people see: MQTT, Home
 app.command("passwd")(owner.passwd)
 app.command("export")(owner.export)
 
-CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
-
 
 @app.callback()
 def gateway(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)] = None,
-    socket: Annotated[Path | None, typer.Option("--socket", help="Control's socket.")] = None,
+    config: ConfigOption = None,
+    socket: SocketOption = None,
     own_socket: Annotated[Path, typer.Option("--gateway-socket", help="Where it can be asked.")] = requests.SOCKET,
 ) -> None:
     """Run the gateway beside the control process, until Ctrl-C or SIGTERM. Nothing it does is felt by the control."""
@@ -48,9 +47,3 @@ def gateway(
     if state := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         options = options._replace(restore=Path(state) / options.restore.name)
     raise typer.Exit(serve.run(options, known, os.environ, BATTERIES[known.settings.battery].title))
-
-
-def fail(message: str) -> NoReturn:
-    """Wrong use: one line on stderr, exit 2."""
-    typer.echo(f"controller: {message}", err=True)
-    raise typer.Exit(2)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from controller.client import Client, LinkError, Refused, socket_path
+from controller.console import JsonOption, SocketOption, err, fail, out
 from controller.model.texts import TEXTS
 from drivers.incidents import bundles
 from sim.bundle import BundleError, BundleReplay, is_bundle, manifest_of
@@ -25,20 +24,11 @@ from sim.replay import Result
 
 STATE_FOLDER = Path("/var/lib/packwarden")
 FOLDER_HELP = "Where the bundles are. Else incidents/ in $STATE_DIRECTORY, in /var/lib/packwarden."
-SOCKET_HELP = "The controller's socket. Else $CONTROLLER_SOCKET, /run/packwarden/control.sock."
 FolderOption = Annotated[Path | None, typer.Option("--folder", help=FOLDER_HELP)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 NameArgument = Annotated[str, typer.Argument(help="Its name or number as `list` has it, `newest`, or a path.")]
 HEADS = ("version", "program", "python", "machine", "boot_id")
 
 app = typer.Typer(no_args_is_help=True, help="The last ten minutes before a fault or a stop, as bundles.")
-out = Console(highlight=False, emoji=False, width=None if sys.stdout and sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, emoji=False)
-
-
-def fail(message: str) -> NoReturn:
-    err.print(f"controller: {message}", markup=False, soft_wrap=True)
-    raise typer.Exit(2)
 
 
 @app.command("list")
@@ -108,7 +98,7 @@ def export(
 
 
 @app.command()
-def write(socket: Annotated[Path | None, typer.Option("--socket", help=SOCKET_HELP)] = None) -> None:
+def write(socket: SocketOption = None) -> None:
     """Have the running controller write one now."""
     try:
         with Client(socket_path(socket)) as client:

@@ -10,35 +10,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.live import Live as LiveView
 
 from controller import config as configs
 from controller.client import Client, LinkError, Refused, socket_path
 from controller.config import ConfigError
+from controller.console import ConfigOption, JsonOption, SocketOption, err, fail, out
 from controller.live_view import view
 from controller.ports import PortError
 from controller.status import knows
 from drivers.pacer import ends_with_its_parent
 
-out = Console(highlight=False, emoji=False, width=None if sys.stdout and sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, emoji=False)
-
-CONFIG_HELP = "The config file. Else $CONTROLLER_CONFIG, ./controller.toml, /etc/packwarden/controller.toml."
-SOCKET_HELP = "The controller's socket. Else $CONTROLLER_SOCKET, /run/packwarden/control.sock."
-SocketOption = Annotated[Path | None, typer.Option("--socket", help=SOCKET_HELP)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 UNITS_S = (86_400, 3600, 60, 1)
-
-
-def fail(message: str) -> NoReturn:
-    """Wrong use, nobody there: one line on stderr, exit 2."""
-    err.print(f"controller: {message}", markup=False, soft_wrap=True)
-    raise typer.Exit(2)
 
 
 def mount(app: typer.Typer) -> None:
@@ -56,7 +43,7 @@ def mount(app: typer.Typer) -> None:
 
 
 def run(
-    config: Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)] = None,
+    config: ConfigOption = None,
     listen_only: Annotated[
         bool, typer.Option("--listen-only", help="Nothing is transmitted, no relay moves; beside another controller.")
     ] = False,
@@ -81,7 +68,7 @@ def run(
     raise typer.Exit(code)
 
 
-def outputs_off(config: Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)] = None) -> None:
+def outputs_off(config: ConfigOption = None) -> None:
     """Switch every relay of ours off, whatever a controller that was killed left on. Refused while one runs."""
     from controller import coils  # as above
     from controller import run as running

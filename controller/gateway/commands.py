@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from controller.console import JsonOption, fail
 from controller.gateway import requests
 
 LIFE = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
@@ -23,15 +24,14 @@ def dispatch(
     auto: Annotated[bool, typer.Option("--auto", help="Put the inverter back now.")] = False,
     life: Annotated[str | None, typer.Option("--for", help="For how long: 2h, 90m, 1h30m, 45s. At most 24h.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     socket: Annotated[Path, typer.Option("--socket", help="The gateway's socket.")] = requests.SOCKET,
 ) -> None:
     """Steer the inverter's battery power for a while; without options, show what is running."""
     try:
         said = requests.ask(socket, _request(charge, discharge, auto, life, dry_run))
     except requests.RequestError as error:
-        typer.echo(f"controller: {error}", err=True)
-        raise typer.Exit(2) from None
+        fail(str(error))
     if as_json:
         typer.echo(json.dumps(said, ensure_ascii=False))
     else:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from controller.console import fail
 from controller.gateway.accounts import PasswordError, PasswordFile, hashed
 from controller.gateway.history_export import export as write_export
 from controller.gateway.history_store import LEVEL_OF, HistoryError, Store
@@ -43,7 +44,7 @@ def passwd(
             text = sys.stdin.readline().rstrip("\r\n")
         file.write(hashed(text))
     except PasswordError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo("the password is set; everybody is logged out, and the page is served by HTTPS")
 
 
@@ -56,23 +57,18 @@ def export(
 ) -> None:
     """Write the history to a file."""
     if level not in LEVEL_OF:
-        _fail(f"{level}: the level is {', '.join(LEVEL_OF)}")
+        fail(f"{level}: the level is {', '.join(LEVEL_OF)}")
     try:
         count = write_export(
             Store(state_folder(history)), LEVEL_OF[level], _utc_s(begin, 0.0), _utc_s(end, time.time()), output
         )
     except (HistoryError, ValueError) as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
-        _fail(f"{output} cannot be written ({error.strerror})")
+        fail(f"{output} cannot be written ({error.strerror})")
     typer.echo(f"{output}: {count} rows")
 
 
 def _utc_s(text: str, default: float) -> float:
     """Raises ValueError."""
     return datetime.fromisoformat(text).astimezone().timestamp() if text else default
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"controller: {message}", err=True)
-    raise typer.Exit(2)
