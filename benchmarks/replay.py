@@ -45,7 +45,7 @@ print(json.dumps({"s": time.perf_counter() - began, "frames": frames, "decoded":
 
 OURS = """
 import json, sys, time
-from controller.cli import _prepare
+from controller.cli_bench import _prepare
 from sim.replay import Replay
 began = time.perf_counter()
 run = _prepare(sys.argv[1], "tesla_model3", None, None, everything=False)

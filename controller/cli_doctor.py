@@ -12,7 +12,8 @@ from rich.table import Table
 
 from controller import config as configs
 from controller.batteries.registry import BATTERIES
-from controller.config import Catalogue, ConfigError
+from controller.catalogue import CATALOGUE
+from controller.config import ConfigError
 from controller.console import ConfigOption, JsonOption, out
 from controller.doctor import Here, Reading, Setup, examine
 from controller.inverters.registry import INVERTERS
@@ -40,7 +41,7 @@ def _readings(option: Path | None) -> list[Reading]:
     if path is None:
         return [Reading("config", "there is none", "controller config init"), *examine(Here(), None)]
     try:
-        config = configs.read(path, Catalogue(BATTERIES, INVERTERS))
+        config = configs.read(path, CATALOGUE)
     except ConfigError as error:
         return [Reading("config", str(error).splitlines()[0], CONFIG_MEND), *examine(Here(), None)]
     setup = Setup(config, BATTERIES[config.settings.battery], INVERTERS[config.settings.inverter])

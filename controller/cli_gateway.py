@@ -10,13 +10,15 @@ import typer
 
 from controller import config as configs
 from controller.batteries.registry import BATTERIES
+from controller.catalogue import CATALOGUE
 from controller.client import socket_path
-from controller.config import Catalogue, ConfigError
+from controller.config import ConfigError
 from controller.console import ConfigOption, SocketOption, fail
 from controller.gateway import owner, requests
-from controller.inverters.registry import INVERTERS
 
-app = typer.Typer(invoke_without_command=True, help="What people see: MQTT, Home Assistant, the page, history.")
+app = typer.Typer(
+    invoke_without_command=True, add_completion=False, help="What people see: MQTT, Home Assistant, the page, history."
+)
 
 app.command("passwd")(owner.passwd)
 app.command("export")(owner.export)
@@ -40,7 +42,7 @@ def gateway(
     except ModuleNotFoundError as error:
         fail(f"{error.name} is missing: pip install 'packwarden[gateway]'")
     try:
-        known = configs.read(path, Catalogue(BATTERIES, INVERTERS))
+        known = configs.read(path, CATALOGUE)
     except ConfigError as error:
         fail(str(error))
     options = serve.Options(path, socket_path(socket), own_socket, state=owner.state_folder(None))

@@ -28,7 +28,9 @@ FolderOption = Annotated[Path | None, typer.Option("--folder", help=FOLDER_HELP)
 NameArgument = Annotated[str, typer.Argument(help="Its name or number as `list` has it, `newest`, or a path.")]
 HEADS = ("version", "program", "python", "machine", "boot_id")
 
-app = typer.Typer(no_args_is_help=True, help="The last ten minutes before a fault or a stop, as bundles.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="The last ten minutes before a fault or a stop, as bundles."
+)
 
 
 @app.command("list")

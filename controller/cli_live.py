@@ -28,20 +28,6 @@ DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 UNITS_S = (86_400, 3600, 60, 1)
 
 
-def mount(app: typer.Typer) -> None:
-    """Add the commands of this file to the command line."""
-    app.command()(run)
-    app.command("outputs-off")(outputs_off)
-    app.command()(status)
-    app.command()(watch)
-    app.command()(enable)
-    app.command()(stop)
-    app.command()(acknowledge)
-    app.command()(limit)
-    app.command()(unlock)
-    app.command("recovery-charge")(recovery_charge)
-
-
 def run(
     config: ConfigOption = None,
     listen_only: Annotated[
@@ -52,6 +38,7 @@ def run(
 ) -> None:
     """Control the pack. Stops gracefully on Ctrl-C or SIGTERM; a second one opens at once."""
     from controller import run as running  # what only a live controller needs: drivers, devices
+    from controller.catalogue import CATALOGUE
     from controller.wiring import wired
 
     path = configs.search(config, os.environ, Path.cwd())
@@ -60,7 +47,7 @@ def run(
              "`controller config init` writes one")  # fmt: skip
     given = running.options(path, os.environ, socket=socket, listen_only=listen_only)
     try:
-        config_read = configs.read(path, running.CATALOGUE)
+        config_read = configs.read(path, CATALOGUE)
         with _gateway(given.config, given.socket, wanted=sys.stdin.isatty() and not no_gateway):
             code = running.run(given, config_read, wired, os.environ)
     except (ConfigError, PortError) as error:
@@ -72,11 +59,12 @@ def outputs_off(config: ConfigOption = None) -> None:
     """Switch every relay of ours off, whatever a controller that was killed left on. Refused while one runs."""
     from controller import coils  # as above
     from controller import run as running
+    from controller.catalogue import CATALOGUE
 
     path = configs.search(config, os.environ, Path.cwd()) or configs.SYSTEM_PATH
     folder = running.options(path, os.environ).folder
     try:
-        ours = coils.coils_of(configs.read(path, running.CATALOGUE))
+        ours = coils.coils_of(configs.read(path, CATALOGUE))
     except ConfigError as error:
         last = coils.kept(folder)
         if last is None:

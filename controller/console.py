@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -43,3 +46,26 @@ def fail(message: str) -> NoReturn:
     """Wrong use, nobody there, an unreadable file, a bad config: one clear line on stderr, exit 2."""
     err.print(f"controller: {message}", markup=False, soft_wrap=True)
     raise typer.Exit(2)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """A file written beside its place and put there at the end; what was there stays when anything fails."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as device:
+            yield device
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("w", encoding="utf-8", newline="\n") as out_file:
+            yield out_file
+        fresh.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+    with written(path) as out_file:
+        out_file.write(text)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller.model.events import Severity
-from controller.story import SEVERITY_STYLE, STATE_STYLE, painted, shown
+from controller.shown import SEVERITY_STYLE, STATE_STYLE, painted, shown
 
 UNKNOWN = "–"
 SHOWN = (

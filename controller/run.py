@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ from controller.batteries.registry import BATTERIES
 from controller.blackbox import BlackBox
 from controller.client import socket_path
 from controller.coils import coils_of, keep, switch_off
-from controller.config import Catalogue, Config
+from controller.config import Config
 from controller.incident import Keeper
 from controller.inverters.base import InverterProtocol
 from controller.inverters.registry import INVERTERS
@@ -31,6 +30,7 @@ from controller.model.events import Event, Notice, Severity
 from controller.model.settings import Settings
 from controller.model.texts import TEXTS
 from controller.ports import Record
+from controller.version import program
 from drivers.event_log import EventLog, sink
 from drivers.exclusive import Exclusive
 from drivers.incidents import Incidents
@@ -39,7 +39,6 @@ from drivers.pacer import Pacer, favour_this_thread
 from drivers.record_files import Found, OsDisk, RecordFiles, find
 from drivers.systemd import Systemd
 
-CATALOGUE: Final = Catalogue(BATTERIES, INVERTERS)
 STATE_FOLDER: Final = Path("/var/lib/packwarden")
 SLACK_MS: Final = 1000
 CLOSE_S: Final = 2.0
@@ -67,14 +66,6 @@ def options(
     """The record is kept in the folder systemd made for the unit (StateDirectory=), else where that would be."""
     state = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return Options(config, socket_path(socket, environ), Path(state) if state else STATE_FOLDER, listen_only)
-
-
-def program() -> str:
-    """The version of this program."""
-    try:
-        return version("packwarden")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def stop_ms(settings: Settings, inverter: InverterProtocol) -> int:

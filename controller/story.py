@@ -9,51 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller.core import CoreState, masked_rules
-from controller.model.battery import RESOLUTION
 from controller.model.events import Severity
 from controller.model.texts import TEXTS
 from controller.ports import CanFrame
 from controller.safety.envelope import Limits
 from controller.safety.rules import Masked
+from controller.shown import SEVERITY_STYLE, STATE_STYLE, painted, shown
 from sim.replay import Result
 from statecharts.interlocks import Verdict
 from statecharts.supervisor import SUPERVISOR, State
 
-STATE_STYLE = {
-    "RUNNING": "bold green", "STANDBY": "cyan", "STARTING": "cyan", "FAULT": "bold red", "LOCKED_OUT": "bold red",
-    "COOLING_DOWN": "yellow", "UNLOADING": "yellow", "OPENING_POSITIVE": "yellow", "VERIFYING_OPEN": "yellow",
-}  # fmt: skip
-SEVERITY_STYLE = {
-    Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.NO_CLOSING: "yellow", Severity.LIMIT: "yellow",
-    Severity.GRACEFUL: "red", Severity.OPEN: "bold red", Severity.LOCK_OUT: "bold red",
-}  # fmt: skip
-UNITS = {
-    "v": "V", "a": "A", "w": "W", "wh": "Wh", "c": "°C", "pct": "%", "kohm": "kΩ",
-}  # fmt: skip
 EVENTS_SHOWN = 60
-
-
-def unit_of(name: str) -> str:
-    """The unit a signal's name ends with, "" when it has none."""
-    return UNITS.get(name.rsplit("_", 1)[-1], "")
-
-
-def shown(value: object, name: str = "") -> str:
-    """A value as a person reads it; unknown is –."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    unit = unit_of(name)
-    if isinstance(value, float):
-        text = f"{value:,.{RESOLUTION[name]}f}" if name in RESOLUTION else f"{value:,.4f}".rstrip("0").rstrip(".")
-        return f"{text} {unit}".rstrip()
-    return f"{value:,} {unit}".rstrip() if isinstance(value, int) else str(value)
-
-
-def painted(text: str, width: int, style: str | None) -> str:
-    """A word in its colour, padded."""
-    return f"[{style}]{text:<{width}}[/]" if style else f"{text:<{width}}"
 
 
 def tell(console: Console, result: Result, headline: Sequence[str]) -> None:

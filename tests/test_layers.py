@@ -8,10 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("statecharts", "controller", "drivers", "sim")
 OUTWARD = {
-    "controller.__main__", "controller.cli", "controller.cli_doctor", "controller.cli_gateway",
-    "controller.cli_incident", "controller.cli_live", "controller.cli_sim", "controller.coils", "controller.link",
+    "controller.__main__", "controller.cli", "controller.cli_bench", "controller.cli_chart", "controller.cli_config",
+    "controller.cli_doctor", "controller.cli_gateway", "controller.cli_incident", "controller.cli_live",
+    "controller.catalogue", "controller.cli_log", "controller.cli_sim", "controller.coils", "controller.link",
     "controller.live", "controller.live_view", "controller.protocol_pages", "controller.reference", "controller.run",
-    "controller.safety_report", "controller.story", "controller.wiring",
+    "controller.safety_report", "controller.shown", "controller.story", "controller.wiring",
 }  # fmt: skip
 CORE_MODEL = "controller.model"
 
@@ -37,6 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "statecharts.supervisor",
     ),
     "controller.hazards": ("controller.model.events",),
+    "controller.version": (),
+    "controller.console": (),
     "controller.safety.situation": ("controller.model", "statecharts.supervisor"),
     "controller.safety.rules": ("controller.model", "controller.safety.situation", "statecharts.supervisor"),
     "controller.safety.monitor": (
@@ -83,7 +86,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "controller.gateway": (
         "controller.gateway", "controller.model", "controller.ports", "controller.messages", "controller.client",
-        "controller.config", "drivers.systemd", "statecharts.supervisor",
+        "controller.config", "controller.console", "drivers.systemd", "statecharts.supervisor",
     ),
     "controller.gateway.pages": ("controller.gateway", "controller.model", "controller.config", "statecharts"),
     "drivers": ("controller.ports", "controller.model.events", "statecharts.supervisor"),
@@ -135,6 +138,11 @@ ONLY_IN = {
     "uvicorn": {"controller.gateway.web"},
     "typer": {
         "controller.cli",
+        "controller.cli_bench",
+        "controller.cli_chart",
+        "controller.cli_config",
+        "controller.cli_log",
+        "controller.console",
         "controller.cli_gateway",
         "controller.cli_live",
         "controller.cli_incident",

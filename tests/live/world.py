@@ -16,6 +16,7 @@ from typing import Any
 
 from controller import config as configs
 from controller import run
+from controller.catalogue import CATALOGUE
 from controller.config import ConfigError
 from controller.loop import Ports
 from controller.ports import CanFrame, ClockPort, PortError, RegisterWrite
@@ -90,7 +91,7 @@ def wired(config: Any, battery: Any, inverter: Any, *, clock: ClockPort, events:
 def main(config: str, socket: str) -> int:
     given = run.options(Path(config), os.environ, socket=Path(socket))
     try:
-        return run.run(given, configs.read(given.config, run.CATALOGUE), wired, os.environ)
+        return run.run(given, configs.read(given.config, CATALOGUE), wired, os.environ)
     except (ConfigError, PortError) as error:
         print(f"controller: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,99 @@
+"""`controller config`: controller.toml, written, checked, shown and changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from controller import config as configs
+from controller.batteries.registry import BATTERIES
+from controller.catalogue import CATALOGUE
+from controller.config import ConfigError
+from controller.console import ConfigOption, JsonOption, err, fail, out
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="controller.toml: write, check, change.")
+
+
+@app.command("init")
+def config_init(
+    battery: Annotated[str, typer.Option()] = "tesla_model3",
+    inverter: Annotated[str, typer.Option()] = "byd_modbus",
+    wiring: Annotated[str | None, typer.Option(help="pack, pack+inverter, own or none.")] = None,
+    chemistry: Annotated[str | None, typer.Option()] = None,
+    cells: Annotated[int, typer.Option(help="Cells in series.")] = 96,
+    output: Annotated[Path, typer.Option("-o", "--output")] = Path("controller.toml"),
+) -> None:
+    """Write a commented config. An existing file is never overwritten."""
+    chosen = wiring or (BATTERIES[battery].wirings[0] if battery in BATTERIES else "pack")
+    try:
+        configs.init_file(output, configs.template(CATALOGUE, battery, inverter, chosen, chemistry, cells))
+    except ConfigError as error:
+        fail(str(error))
+    out.print(f"{output}: written. Look at every line marked YOURS TO SET, then: controller config check")
+
+
+@app.command("check")
+def config_check(config: ConfigOption = None) -> None:
+    """Say everything that is wrong, with line numbers. Exit 1 when something is."""
+    path = _config_path(config)
+    try:
+        configs.load(path, CATALOGUE)
+    except ConfigError as error:
+        err.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(2 if not path.is_file() else 1) from None
+    out.print(f"{path}: nothing wrong")
+
+
+@app.command("show")
+def config_show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Every key with its effective value, its bound, and where it comes from."""
+    path = _config_path(config)
+    try:
+        shown = configs.show(configs.read(path, CATALOGUE))
+    except ConfigError as error:
+        fail(str(error))
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, "file": str(path), "values": {k: v._asdict() for k, v in shown.items()}}))
+        return
+    table = Table("key", "value", "unit", "from", "bound")
+    for key, value in shown.items():
+        table.add_row(key, escape(_as_written(value.value)), value.unit, value.origin, escape(value.bound))
+    out.print(table)
+
+
+def _as_written(value: object) -> str:
+    """A value as one would type it; – where none is stated."""
+    return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@app.command("set", context_settings={"ignore_unknown_options": True})
+def config_set(key: str, value: str, config: ConfigOption = None) -> None:
+    """Change one key; comments and everything else stay as they are. Not written when it makes anything wrong."""
+    path = _config_path(config)
+    try:
+        changed = configs.set_value(path, key, value, CATALOGUE)
+    except ConfigError as error:
+        fail(str(error))
+    out.print(f"{path}: {key} = {configs.HIDDEN if changed.key.secret else value}", markup=False)
+    if changed.left:
+        err.print(f"still to mend:\n{ConfigError(str(path), changed.left)}", markup=False, soft_wrap=True)
+
+
+@app.command("schema")
+def config_schema() -> None:
+    """The JSON schema of controller.toml, for editors."""
+    typer.echo(json.dumps(configs.schema(CATALOGUE), indent=2, ensure_ascii=False))
+
+
+def _config_path(option: Path | None) -> Path:
+    path = configs.search(option, os.environ, Path.cwd())
+    if path is None:
+        fail("no config found: --config, $CONTROLLER_CONFIG, ./controller.toml or /etc/packwarden/controller.toml; "
+             "`controller config init` writes one")  # fmt: skip
+    return path
