@@ -128,6 +128,7 @@ switch_to() {  # $1: the venv to use from now on; the one used before is kept
         || install -D -m 0644 "$share/80-packwarden-can.network" /etc/systemd/network/80-packwarden-can.network
     "$HOME_DIR/current/bin/python" -c 'import aiomqtt' 2>/dev/null || rm -f /etc/systemd/system/packwarden-gateway.service
     udevadm control --reload 2>/dev/null || true
+    udevadm trigger --settle --subsystem-match=gpio --subsystem-match=tty 2>/dev/null || true  # what is plugged in already
     systemctl daemon-reload
     let_go_of_pins
 }

@@ -334,6 +334,11 @@ HISTORY = (
     Key("history", "folder", str, "", "Where the file is. Empty: the folder of the gateway's state."),
 )
 
+INCIDENTS = (
+    Key("incidents", "memory_mib", int, 12, "The last ten minutes of every input take no more memory.", "MiB", 1, 64),
+    Key("incidents", "disk_mib", int, 128, "The bundles take no more room; the oldest goes first.", "MiB", 16, 10_000),
+)
+
 SECTIONS: Mapping[str, str] = {
     "battery": "The pack.",
     "inverter": "The inverter.",
@@ -352,6 +357,7 @@ SECTIONS: Mapping[str, str] = {
     "mqtt": "The MQTT broker. See docs/mqtt.md and docs/home-assistant.md.",
     "web": "The page. See docs/page.md.",
     "history": "What is remembered of the values. See docs/history.md.",
+    "incidents": "What is kept of the minutes before a fault.",
     "dispatch": "The inverter whose power is steered over Modbus TCP. See docs/dispatch.md.",
 }
 
@@ -386,6 +392,7 @@ def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None 
         *MQTT,
         *WEB,
         *HISTORY,
+        *INCIDENTS,
     )
 
 

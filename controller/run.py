@@ -42,6 +42,7 @@ from drivers.systemd import Systemd
 STATE_FOLDER: Final = Path("/var/lib/packwarden")
 SLACK_MS: Final = 1000
 CLOSE_S: Final = 2.0
+MIB: Final = 1024 * 1024
 BUNDLE_S: Final = 10.0
 """How long the bundle of a stop is waited for, with everything off and closed."""
 SWITCH_S: Final = 0.0005
@@ -103,7 +104,7 @@ def _assembled(given: Options, config: Config, wired: Wired, environ: Mapping[st
             switch_off(coils_of(config))  # before anything can keep us from starting
         events = EventLog(sink(environ, _words))
         stack.callback(events.close, CLOSE_S)
-        incidents = Incidents(given.folder / "incidents")
+        incidents = Incidents(given.folder / "incidents", config.values["incidents.disk_mib"] * MIB)
         stack.callback(incidents.close, BUNDLE_S)
         found, records = _records(given)
         stack.callback(records.close, CLOSE_S)
@@ -122,7 +123,8 @@ def _assembled(given: Options, config: Config, wired: Wired, environ: Mapping[st
             now_ms=clock.now_ms(),
         )  # fmt: skip
         events.write(Beginning(given, found, favour_this_thread()).notices(), clock.now_ms())
-        keeper = Keeper(BlackBox(), incidents, program(), _text(given.config))
+        box = BlackBox(config.values["incidents.memory_mib"] * MIB)
+        keeper = Keeper(box, incidents, program(), _text(given.config))
         loop = Loop(state, ports, recorder=keeper.took)
         yield Live(
             loop, Pacer(TICK_MS), link, Systemd(environ), program(), str(given.config),

@@ -116,6 +116,12 @@ def test_what_cannot_be_put_on_record_is_not_closed(service: Service):
     assert service.signal(TERM).ended() == 0
 
 
+def test_the_config_bounds_the_black_box(service: Service):
+    service.config.write_text(service.config.read_text() + "\n[incidents]\nmemory_mib = 3\n")
+    assert service.start().until_state("STANDBY")["black_box"]["bytes_max"] == 3 * 1024 * 1024
+    service.signal(TERM)
+
+
 def test_nobody_there_is_one_line_and_exit_2(service: Service):
     for words in (["status"], ["enable"], ["watch"], ["limit", "--charge", "0", "--for", "1m"]):
         asked = service.controller(*words)
