@@ -233,7 +233,7 @@ class BydModbusState:
     """What the Gen24 wrote and when, and what it is shown.
 
     go: what 401 permits, None until it was written, or once the Gen24 was silent for 60 s (it then searches anew).
-    measured_at_ms: when 418 was last written.
+    measured_at_ms: when 418 was last written. beat_at_ms: when 402 last changed, or it was heard anew.
     refused: writes not taken in; refusal: what was wrong with the last of them.
     """
 
@@ -245,6 +245,7 @@ class BydModbusState:
     go: bool | None = None
     heard_at_ms: int | None = None
     measured_at_ms: int | None = None
+    beat_at_ms: int | None = None
     refused: int = 0
     refusal: str = ""
 
@@ -254,7 +255,10 @@ class BydModbusState:
         """Take in register writes and the number of valid requests since the last tick."""
         if not writes and not polls:
             return self
-        state = replace(self, heard_at_ms=now_ms, go=self.go if self._hears(now_ms) else None)
+        if self._hears(now_ms):
+            state = replace(self, heard_at_ms=now_ms)
+        else:
+            state = replace(self, heard_at_ms=now_ms, go=None, beat_at_ms=now_ms)
         for write in writes:
             state = state._take(write, now_ms)
         return state
@@ -265,13 +269,14 @@ class BydModbusState:
         go = self.go if hears else None
         if go is None and hears and not self.wait_for_go:
             go = True
+        request = InverterRequest(go=go, heard_at_ms=self.heard_at_ms, beat_at_ms=self.beat_at_ms if hears else None)
         at_ms = self.measured_at_ms
         if at_ms is None or now_ms - at_ms > ZERO_MS:
-            return InverterRequest(go=go, heard_at_ms=self.heard_at_ms)
+            return request
         volts = float(ASKED.decode(self.asked)["link_voltage_v"])
         if not 0 < volts <= LINK_MAX_V:
-            return InverterRequest(go=go, heard_at_ms=self.heard_at_ms)
-        return InverterRequest(go, self.heard_at_ms, link_voltage_v=volts, link_at_ms=at_ms, battery_voltage_v=volts)
+            return request
+        return replace(request, link_voltage_v=volts, link_at_ms=at_ms, battery_voltage_v=volts)
 
     def answer(self, view: InverterView, now_ms: int) -> tuple[BydModbusState, Answer]:
         """The blocks to serve. STANDBY is shown as INACTIVE while the Gen24 has announced itself (401 = 1)."""
@@ -299,6 +304,7 @@ class BydModbusState:
             asked=asked,
             go=asked[0] == REQUEST_ACTIVE if 401 in numbers else self.go,
             measured_at_ms=now_ms if 418 in numbers else self.measured_at_ms,
+            beat_at_ms=now_ms if asked[1] != self.asked[1] else self.beat_at_ms,
         )
 
 

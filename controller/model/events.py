@@ -90,6 +90,7 @@ class Event(StrEnum):
     INVERTER_QUIET = "inverter-quiet"
     INVERTER_SILENT = "inverter-silent"
     INVERTER_UNHEARD = "inverter-unheard"
+    INVERTER_BEAT_STOPPED = "inverter-beat-stopped"
     INVERTER_OVER_LIMIT = "inverter-over-limit"
     INVERTER_IGNORES_LIMIT = "inverter-ignores-limit"
     INVERTER_CONTRADICTS_PACK = "inverter-contradicts-pack"

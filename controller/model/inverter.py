@@ -23,6 +23,7 @@ class InverterRequest:
 
     go: it permits closing; None when it never said. heard_at_ms: its last valid request; None when never heard.
     link_voltage_v: its own measurement of the link, taken at link_at_ms. battery_voltage_v: that of the pack.
+    beat_at_ms: when its heartbeat last changed; None when it has none, or is not heard.
     """
 
     go: bool | None = None
@@ -30,6 +31,7 @@ class InverterRequest:
     link_voltage_v: float | None = None
     link_at_ms: int | None = None
     battery_voltage_v: float | None = None
+    beat_at_ms: int | None = None
 
 
 class InverterView(NamedTuple):

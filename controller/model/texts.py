@@ -223,6 +223,9 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
     E.INVERTER_UNHEARD: Text(
         "The inverter is silent; off-grid, so this only warns.", "It is off, or the cable is broken.",
         "Check the inverter and the cable."),
+    E.INVERTER_BEAT_STOPPED: Text(
+        "The inverter still asks, but its heartbeat stands still.", "A part of its software hangs.",
+        "Restart the inverter when it does not use the battery."),
     E.INVERTER_OVER_LIMIT: Text(
         "The inverter exceeds the limit it was given.", "It ignores limits in its present mode.",
         "Check the inverter's battery mode."),

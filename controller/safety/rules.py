@@ -289,6 +289,7 @@ def _shown(value: float | None) -> str:
 
 
 QUIET_MS = 60_000
+BEAT_MS = 300_000
 
 RULES: tuple[Rule, ...] = (
     # people and hard wires
@@ -463,6 +464,9 @@ RULES: tuple[Rule, ...] = (
          lambda s: s.settings.off_grid and s.now_ms - (s.request.heard_at_ms or s.started_ms) > s.inverter_zero_ms,
          "Off-grid the house goes dark with the battery, so silence only warns.", quiet_ms=QUIET_MS,
          masked=Masked.INVERTER),
+    Rule(E.INVERTER_BEAT_STOPPED, V.WARNING, "it asks, and its heartbeat has not changed for 5 min",
+         lambda s: s.request.beat_at_ms is not None and s.now_ms - s.request.beat_at_ms > BEAT_MS,
+         "The Gen24 changes register 402 every 57 s.", quiet_ms=QUIET_MS, masked=Masked.INVERTER),
     Rule(E.INVERTER_OVER_LIMIT, V.WARNING, "power > limit + max(1 kW, 10 %) for the time to follow", over_limit,
          "The inverter does not follow its limits.", hold_ms=8000, quiet_ms=QUIET_MS, masked=Masked.INVERTER,
          detail=amps),

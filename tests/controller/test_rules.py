@@ -270,6 +270,10 @@ CASES: Mapping[Event, list[Case]] = {
         *(({**case, "settings": replace(SETTINGS, off_grid=True)}, bad) for case, bad in unheard(20_000)[:4]),
         ({"request": {"heard_at_ms": 1}}, False),
     ],
+    E.INVERTER_BEAT_STOPPED: [
+        ({"request": {"beat_at_ms": NOW_MS - 300_000}}, False), ({"request": {"beat_at_ms": NOW_MS - 300_001}}, True),
+        ({"request": {"beat_at_ms": None}}, False),
+    ],
     E.INVERTER_OVER_LIMIT: OVER,
     E.INVERTER_IGNORES_LIMIT: OVER,
     E.INVERTER_CONTRADICTS_PACK: MEASURED,
@@ -355,6 +359,7 @@ ROWS: Mapping[Event, tuple] = {
     E.INVERTER_QUIET: (V.LIMIT, 0, 0, None, None),
     E.INVERTER_SILENT: (V.GRACEFUL, 0, 2000, 183_000, 0, RESTS),
     E.INVERTER_UNHEARD: (V.WARNING, 0, 0, None, MINUTE),
+    E.INVERTER_BEAT_STOPPED: (V.WARNING, 0, 0, None, MINUTE),
     E.INVERTER_OVER_LIMIT: (V.WARNING, 8000, 0, None, MINUTE),
     E.INVERTER_IGNORES_LIMIT: (V.GRACEFUL, 30_000, 800, 31_000, None),
     E.INVERTER_CONTRADICTS_PACK: (V.LIMIT, 5000, 0, None, None),

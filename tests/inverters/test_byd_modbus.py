@@ -414,6 +414,17 @@ def test_a_go_does_not_survive_a_minute_of_silence() -> None:
     assert state.receive((), (), 1, 60_001).request(60_001).go is None
 
 
+def test_its_heartbeat_is_the_last_change_of_402_and_begins_anew_after_silence() -> None:
+    state = heard((401, (2,)), at_ms=500)
+    assert state.request(500).beat_at_ms == 500
+    state = heard((402, (0x00FF,)), at_ms=57_000, state=state)
+    assert state.request(57_000).beat_at_ms == 57_000
+    state = heard((402, (0x00FF,)), at_ms=60_000, state=state)  # written, and the same as before
+    assert state.request(60_000).beat_at_ms == 57_000
+    assert state.request(120_001).beat_at_ms is None
+    assert state.receive((), (), 1, 120_001).request(120_001).beat_at_ms == 120_001
+
+
 def test_without_waiting_for_the_go_being_polled_is_enough_until_the_inverter_says_otherwise() -> None:
     state = PROTOCOL.start({"wait_for_go": False})
     assert state.request(0).go is None
