@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller import config as configs
+from controller import config_proposal as proposals
 from controller.batteries.registry import BATTERIES
 from controller.catalogue import CATALOGUE
+from controller.client import Client, LinkError, NobodyThere, socket_path
 from controller.config import ConfigError
-from controller.console import ConfigOption, JsonOption, err, fail, out
+from controller.config_file import text_of
+from controller.console import ConfigOption, JsonOption, SocketOption, err, fail, out
+
+PROPOSAL = Path("/var/lib/packwarden-gateway") / proposals.NAME
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="controller.toml: write, check, change.")
 
@@ -83,6 +89,46 @@ def config_set(key: str, value: str, config: ConfigOption = None) -> None:
     out.print(f"{path}: {key} = {configs.HIDDEN if changed.key.secret else value}", markup=False)
     if changed.left:
         err.print(f"still to mend:\n{ConfigError(str(path), changed.left)}", markup=False, soft_wrap=True)
+
+
+@app.command("apply")
+def config_apply(
+    proposal: Annotated[Path, typer.Argument(help="What is proposed; else what the page keeps.")] = PROPOSAL,
+    config: ConfigOption = None,
+    socket: SocketOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Put a proposal of the page in the config's place, and keep the old one. Refused while the pack is closed."""
+    path = _config_path(config)
+    try:
+        proposed = text_of(proposal)
+        news = proposals.difference(proposed, text_of(path), str(path), CATALOGUE)
+        if not news:
+            fail(f"{proposal} changes nothing in {path}")
+        for line in news:
+            out.print(line, markup=False)
+        if not yes and not typer.confirm("Apply this?"):
+            fail("nothing was changed")
+        _refuse_while_closed(socket)
+        kept = proposals.apply(path, proposed, CATALOGUE)
+    except ConfigError as error:
+        fail(str(error))
+    with suppress(OSError):
+        proposal.unlink()
+    out.print(f"{path}: applied; the old one is {kept}. In force after: sudo systemctl restart packwarden-control "
+              "packwarden-gateway", markup=False)  # fmt: skip
+
+
+def _refuse_while_closed(socket: Path | None) -> None:
+    try:
+        with Client(socket_path(socket)) as client:
+            now = client.status()
+    except NobodyThere:
+        return
+    except LinkError as error:
+        fail(str(error))
+    if now["closed"]:
+        fail(f"{now['state']}, with {', '.join(now['closed'])} closed: controller stop, then again")
 
 
 @app.command("schema")

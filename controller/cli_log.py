@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from controller import config as configs
 from controller.batteries.registry import BATTERIES
-from controller.console import JsonOption, fail, out
+from controller.catalogue import CATALOGUE
+from controller.codec import candump
+from controller.config import ConfigError
+from controller.console import ConfigOption, JsonOption, fail, out, written
 from controller.inverters.registry import INVERTERS
+from controller.ports import PortError
 from sim import decoding
 from sim import identify as identifying
 from sim.recording import RecordingError, locate, open_recording
@@ -42,6 +52,40 @@ def log_identify(log: str, as_json: JsonOption = False) -> None:
         out.print(f"{recording.path}: {what}", markup=False)
     ids = "" if recording.format == "rtu" else f", {len(identity.ids)} ids in the first seconds"
     out.print(f"{recording.format}{ids}")
+
+
+@app.command("capture")
+def log_capture(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here; else to the terminal.")] = None,
+    lasting: Annotated[str, typer.Option("--for", help="How long: 90s, 30m, 2h.")] = "1m",
+    bus: Annotated[str, typer.Option(help="Which bus of the config: can, or inverter_can.")] = "can",
+    config: ConfigOption = None,
+) -> None:
+    """Record a CAN bus as candump text, beside a controller that runs. Until its time is over, or Ctrl-C."""
+    from controller.cli_live import seconds
+    from drivers.can_ear import CanEar
+
+    path = configs.search(config, os.environ, Path.cwd())
+    try:
+        values = {} if path is None else configs.read(path, CATALOGUE).values
+        if path is None or f"{bus}.channel" not in values:
+            fail(f"--bus {bus}: the config {path or ''} has no such bus")
+        channel, interface = values[f"{bus}.channel"], values[f"{bus}.interface"]
+        ends_s, frames = time.monotonic() + seconds(lasting), 0
+        with ExitStack() as stack:
+            ear = CanEar(interface, channel)
+            stack.callback(ear.close)
+            out_file = sys.stdout if output is None else stack.enter_context(written(output))
+            stack.enter_context(suppress(KeyboardInterrupt))
+            while time.monotonic() < ends_s:
+                if (heard := ear.hear(0.25)) is not None:
+                    stamp_us, frame = heard
+                    print(candump.line(stamp_us, frame.id, frame.extended, frame.data, channel), file=out_file)
+                    frames += 1
+    except (ConfigError, PortError) as error:
+        fail(str(error))
+    if output is not None:
+        out.print(f"{output}: {frames} frames of {channel}", markup=False)
 
 
 @app.command("decode")

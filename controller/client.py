@@ -21,6 +21,10 @@ class LinkError(Exception):
     """Nobody answers at the socket, or not as this program understands it."""
 
 
+class NobodyThere(LinkError):
+    """No controller runs."""
+
+
 class Refused(Exception):
     """The controller does not do it, and says why."""
 
@@ -41,8 +45,8 @@ class Client:
             self._socket.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             self.close()
-            raise LinkError(f"no controller answers at {path}: is it running? `systemctl status packwarden-control`"
-                            ) from None  # fmt: skip
+            raise NobodyThere(f"no controller answers at {path}: is it running? `systemctl status packwarden-control`"
+                              ) from None  # fmt: skip
         except PermissionError:
             self.close()
             raise LinkError(f"{path} may not be used by this user: join the group packwarden") from None

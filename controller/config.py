@@ -6,14 +6,10 @@ comments. `config_keys` is the table of keys, `config_check` says what is wrong 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import stat
-import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -41,6 +37,7 @@ from controller.config_check import (
     toml,
     unknown,
 )
+from controller.config_file import alone, text_of, written_beside
 from controller.config_keys import EXAMPLES, SECTIONS, WIRINGS, Catalogue, Key, Kind, keys
 from controller.config_places import RELAYS_OF, idle
 from controller.model.settings import (
@@ -75,7 +72,6 @@ __all__ = [
 
 SCHEMA_FILE: Final = "controller.schema.json"
 SYSTEM_PATH: Final = Path("/etc/packwarden/controller.toml")
-SIZE_MAX: Final = 256 * 1024
 UNGUESSED_LINK: Final = "link.source"
 HIDDEN: Final = "(not shown)"
 """What stands for a secret wherever values are printed."""
@@ -105,7 +101,7 @@ def load(path: str | Path, catalogue: Catalogue) -> Settings:
 
 def read(path: str | Path, catalogue: Catalogue) -> Config:
     """The file, checked. Raises ConfigError."""
-    return parse(_text_of(Path(path)), str(path), catalogue)
+    return parse(text_of(Path(path)), str(path), catalogue)
 
 
 def check(text: str, name: str, catalogue: Catalogue) -> list[Problem]:
@@ -136,31 +132,6 @@ def parse(text: str, name: str, catalogue: Catalogue) -> Config:
     if problems:
         raise ConfigError(name, problems)
     return Config(name, known, values, frozenset(stated), _settings(values, known, catalogue))
-
-
-def _text_of(path: Path) -> str:
-    """The file's text with its line ends as they are. Everything that can be wrong with a file is one ConfigError."""
-
-    def error(message: str, fix: str, line: int | None = None) -> ConfigError:
-        return ConfigError(str(path), [Problem(line, "", message, fix)])
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(SIZE_MAX + 1)
-    except FileNotFoundError:
-        raise error("there is no such file", "`controller config init` writes one") from None
-    except OSError as problem:
-        raise error(f"it cannot be read ({problem.strerror})", "give the path of a readable file") from None
-    if len(data) > SIZE_MAX:
-        raise error(f"it is larger than {SIZE_MAX // 1024} KiB", "give the path of a config file")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        raise error("this is no text in UTF-8", "give the path of a config file, saved as UTF-8", line) from None
-
-
-# --- what the core gets ---
 
 
 def _settings(values: Mapping[str, Any], known: tuple[Key, ...], catalogue: Catalogue) -> Settings:
@@ -351,7 +322,7 @@ def init_file(path: str | Path, text: str) -> None:
     target = Path(path)
     fix = "give another path, or move the old file away"
     try:
-        fresh = _written_beside(target, text)
+        fresh = written_beside(target, text)
         try:
             os.link(fresh, target)
         finally:
@@ -377,27 +348,12 @@ def set_value(path: str | Path, key: str, value: str, catalogue: Catalogue) -> C
     that was not there before.
     """
     target = Path(os.path.realpath(path))
-    with _alone(target):
+    with alone(target):
         return _set_alone(target, path, key, value, catalogue)
 
 
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """One change at a time: the folder is locked, since the file itself is replaced."""
-    try:
-        folder = os.open(target.parent, os.O_RDONLY)
-    except OSError:  # reading the file will say what is wrong
-        yield
-        return
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
 def _set_alone(target: Path, path: str | Path, key: str, value: str, catalogue: Catalogue) -> Change:
-    text = _text_of(target)
+    text = text_of(target)
     lines = lines_of(text)
     raw, problems, _ = toml(text)
     if raw is None or problems:
@@ -412,7 +368,7 @@ def _set_alone(target: Path, path: str | Path, key: str, value: str, catalogue: 
     if new := [problem for problem in left if problem.key == key or (problem.key, problem.message) not in before]:
         raise ConfigError(str(path), new)
     try:
-        fresh = _written_beside(target, changed)
+        fresh = written_beside(target, changed)
         fresh.replace(target)
     except OSError as error:
         message = f"it cannot be written ({error.strerror})"
@@ -461,23 +417,3 @@ def _changed(text: str, lines: Mapping[str, int], key: Key, value: Any) -> str:
     else:
         rows[at] = entry
     return "\n".join(rows)
-
-
-def _written_beside(target: Path, text: str) -> Path:
-    """A new file beside `target`, safely on disk, with the mode and owner of the old one. Raises OSError."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    fresh = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            old = target.stat() if target.exists() else None
-            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else 0o644)
-            if old:
-                with suppress(PermissionError):
-                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
-            os.fsync(file.fileno())
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    return fresh

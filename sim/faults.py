@@ -15,7 +15,7 @@ from controller.ports import CanFrame, CommandKind
 from sim.garage import FROM_PACK, TO_PACK, Build, Filter, Garage, LeafEnd, PlainEnd, TeslaEnd
 from sim.plant import Relay
 from sim.tesla_pack import TeslaPack
-from statecharts.supervisor import Contactor
+from statecharts.supervisor import Contactor, State
 
 OWN = (Contactor.NEGATIVE, Contactor.PRECHARGE, Contactor.POSITIVE)
 FOREIGN = (0x1DB, 0x55B, 0x5BC, 0x1D4, 0x305)
@@ -646,6 +646,43 @@ class Wish(Fault):
         garage.inverter.wish_w = self.watts
 
 
+# --- at the worst moment ---
+
+
+@dataclass
+class Ambush(Fault):
+    """Waits for a state, and once it has lasted `after_ms` lets its faults happen together, for `for_ms`; once."""
+
+    state: State = State.RUNNING
+    after_ms: int = 0
+    for_ms: int = 200
+    faults: tuple[Fault, ...] = ()
+    _sprung_ms: int | None = None
+
+    def begin(self, garage: Garage) -> None:
+        garage.observers.append(self._wait)
+
+    def end(self, garage: Garage) -> None:
+        garage.observers.remove(self._wait)
+        self._over(garage)
+
+    def _wait(self, garage: Garage, outputs: object) -> None:
+        now_ms = garage.now_ms
+        if self._sprung_ms is None:
+            if garage.at is self.state and now_ms - garage.states[-1].at_ms >= self.after_ms:
+                self._sprung_ms = now_ms
+                for fault in self.faults:
+                    fault.begin(garage)
+        elif now_ms - self._sprung_ms >= self.for_ms:
+            self._over(garage)
+
+    def _over(self, garage: Garage) -> None:
+        if self._sprung_ms is not None:
+            for fault in self.faults:
+                fault.end(garage)
+        self.faults = ()
+
+
 # --- chance ---
 
 Make = Callable[[random.Random, Build], Fault]
@@ -796,6 +833,24 @@ def kinds(build: Build) -> dict[str, Make]:
 
 
 SPANS_MS = (10, 50, 200, 700, 2_500, 8_000, 40_000)
+LYING_IN_WAIT = 0.6
+"""The share of faults that wait for a state instead of a time."""
+MOMENTS: Mapping[str, tuple[State, ...]] = {
+    "own": (State.CLOSING_NEGATIVE, State.PRECHARGING, State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING,
+            State.OPENING_POSITIVE),
+    "pack": (State.WAKING_PACK, State.RUNNING, State.UNLOADING),
+    "pack+inverter": (State.WAKING_PACK, State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING,
+                      State.OPENING_POSITIVE),
+    "none": (State.RUNNING, State.UNLOADING),
+}  # fmt: skip
+OFTEN = (State.STARTING, State.STANDBY, State.VERIFYING_OPEN, State.COOLING_DOWN, State.FAULT, State.LOCKED_OUT)
+
+
+def ambush(dice: random.Random, build: Build, faults: tuple[Fault, ...]) -> Ambush:
+    """These together, in one of the states this garage can be in."""
+    state = dice.choice(MOMENTS[build.wiring] if dice.random() < 0.8 else OFTEN)
+    return Ambush(state=state, after_ms=dice.choice((0, 0, 20, 90, 300, 1_500)), for_ms=dice.choice(SPANS_MS),
+                  faults=faults)  # fmt: skip
 
 
 def draw(dice: random.Random, build: Build, until_ms: int) -> list[Fault]:
@@ -813,6 +868,11 @@ def draw(dice: random.Random, build: Build, until_ms: int) -> list[Fault]:
         found.append(Restless(0, until_ms, period_ms=dice.choice((2_500, 4_000, 9_000))))
     for _ in range(dice.choice((0, 1, 2, 3, 4, 6, 8))):
         fault = known[dice.choice(chosen)](dice, build)
+        if dice.random() < LYING_IN_WAIT:
+            together = [fault, *(known[name](dice, build) for name in dice.sample(chosen, dice.randrange(len(chosen))))]
+            if dice.random() < 0.25:
+                together.append(LoadSurge(amps=dice.choice((-250.0, 250.0))))
+            fault = ambush(dice, build, tuple(together))
         fault.begin_ms = 10 * dice.randrange((first_ms if dice.random() < 0.5 else until_ms) // 10)
         fault.end_ms = min(until_ms, fault.begin_ms + dice.choice((*SPANS_MS, until_ms)))
         found.append(fault)

@@ -661,9 +661,10 @@ class LatchedUntilAcknowledged(Invariant):
         return ", ".join(left)
 
     def _forgotten(self, now: Moment, last: Moment) -> str:
-        """What was on disk when it restarted is still there."""
+        """What was on disk when it restarted is still there. Were both copies destroyed, a lock-out stands for it."""
         stored = last.stored
-        if stored is None:
+        destroyed = Event.RECORD_LOST in now.held - last.held and now.state is State.LOCKED_OUT
+        if stored is None or destroyed:
             return ""
         lost = set(stored.latched) - {event.value for event in now.held}
         if stored.locked_out and now.state is not State.LOCKED_OUT:

@@ -29,7 +29,7 @@ from typing import BinaryIO, cast
 import can
 from can.io.blf import BLFParseError
 
-from controller.codec import rtu
+from controller.codec import candump, rtu
 from controller.ports import CanFrame
 
 EXTENDED = 0x8000_0000
@@ -697,12 +697,6 @@ def locate(name: str | Path) -> Path:
     return Path(name) if Path(name).exists() else shipped(name) or Path(name)
 
 
-def candump_line(stamp_us: int, frame: CanFrame, channel: str = "can0") -> str:
-    """`(1700000000.010000) can0 132#7D83D5FFE23FFF0F`, without a line end. stamp_us: not negative."""
-    ident = f"{frame.id:08X}" if frame.extended else f"{frame.id:03X}"
-    return f"({stamp_us // 1_000_000}.{stamp_us % 1_000_000:06d}) {channel} {ident}#{frame.data.hex().upper()}"
-
-
 def write_candump(
     path: str | Path,
     frames: Iterable[tuple[int, CanFrame]],
@@ -713,6 +707,7 @@ def write_candump(
     count = 0
     with Path(path).open("w", encoding="ascii", newline="\n") as file:
         for stamp_us, frame in frames:
-            file.write(candump_line(start_us + stamp_us, frame, channel) + "\n")
+            line = candump.line(start_us + stamp_us, frame.id, frame.extended, frame.data, channel)
+            file.write(line + "\n")
             count += 1
     return count
