@@ -82,11 +82,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "controller.config_places": ("controller.config_keys",),
     "controller.config_check": ("controller.model", "controller.config_keys", "controller.config_places"),
     "controller.config": (
-        "controller.model", "controller.config_keys", "controller.config_check", "controller.config_places",
+        "controller.model", "controller.config_keys", "controller.config_check", "controller.config_file",
+        "controller.config_places",
+    ),
+    "controller.config_file": ("controller.config_check",),
+    "controller.config_proposal": (
+        "controller.config", "controller.config_check", "controller.config_file", "controller.config_keys",
     ),
     "controller.gateway": (
         "controller.gateway", "controller.model", "controller.ports", "controller.messages", "controller.client",
-        "controller.config", "controller.console", "drivers.systemd", "statecharts.supervisor",
+        "controller.codec.candump", "controller.config", "controller.config_check", "controller.config_file",
+        "controller.config_keys", "controller.config_proposal", "controller.console", "drivers.can_ear",
+        "drivers.systemd", "statecharts.supervisor",
     ),
     "controller.gateway.pages": ("controller.gateway", "controller.model", "controller.config", "statecharts"),
     "drivers": ("controller.ports", "controller.model.events", "statecharts.supervisor"),
@@ -115,26 +122,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "sim": ("controller", "drivers.memory", "sim", "statecharts"),
 }  # fmt: skip
 
+PAGES = {
+    f"controller.gateway.pages.{name}"
+    for name in ("bus", "cells", "events", "frame", "history", "inverter", "machine", "now", "papers", "recordings")
+}
 ONLY_IN = {
     "transitions": {"statecharts.runner"},
     "distributed": {"sim.lives"},
     "cantools": {"controller.codec.dbc", "controller.protocol_pages"},
-    "can": {"sim.recording", "sim.vcan", "drivers.can_bus"},
+    "can": {"sim.recording", "sim.vcan", "drivers.can_bus", "drivers.can_ear"},
     "serial": {"drivers.serial_lines"},
     "gpiozero": {"drivers.gpio"},
     "aiomqtt": {"controller.gateway.mqtt"},
     "prometheus_client": {"controller.gateway.metrics"},
-    "nicegui": {
-        "controller.gateway.web",
-        *(f"controller.gateway.pages.{name}" for name in ("cells", "events", "frame", "history", "machine", "now")),
-    },
-    "fastapi": {
-        "controller.gateway.web",
-        *(
-            f"controller.gateway.pages.{name}"
-            for name in ("cells", "events", "frame", "history", "inverter", "machine", "now", "papers")
-        ),
-    },
+    "nicegui": {"controller.gateway.web", *PAGES},
+    "fastapi": {"controller.gateway.web", *PAGES},
     "uvicorn": {"controller.gateway.web"},
     "typer": {
         "controller.cli",
@@ -152,7 +154,7 @@ ONLY_IN = {
         "controller.gateway.owner",
     },
     "pymodbus": {"controller.gateway.modbus_tcp", "drivers.modbus_server"},
-    "tomlkit": {"controller.config", "controller.config_keys", "controller.config_check"},
+    "tomlkit": {"controller.config", "controller.config_proposal", "controller.config_keys", "controller.config_check"},
     "pydantic": {"controller.config", "controller.config_keys", "controller.config_check"},
 }
 IMPURE = {"time", "random", "datetime", "os", "socket", "threading", "logging", "uuid", "secrets", "asyncio"}

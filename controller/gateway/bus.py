@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TextIO
 
@@ -48,19 +48,23 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Row:
-    """The newest frame of an id. changed: the bits that were another in the one before. period_ms: averaged."""
+    """The newest frame of an id. stamp_us: of the Unix time. at_s: monotonic, when it was heard.
+
+    changed: the bits that were another in the one before. period_ms: averaged; None after one frame.
+    """
 
     frame: CanFrame
     stamp_us: int
+    at_s: float
     count: int = 1
     changed: bytes = b""
     period_ms: float | None = None
 
-    def take(self, stamp_us: int, frame: CanFrame) -> None:
+    def take(self, stamp_us: int, frame: CanFrame, at_s: float) -> None:
         before, gap_ms = self.frame.data, (stamp_us - self.stamp_us) / 1000
         self.changed = bytes(a ^ b for a, b in zip(before, frame.data, strict=False)) + frame.data[len(before) :]
         self.period_ms = gap_ms if self.period_ms is None else self.period_ms + AVERAGED * (gap_ms - self.period_ms)
-        self.frame, self.stamp_us, self.count = frame, stamp_us, self.count + 1
+        self.frame, self.stamp_us, self.at_s, self.count = frame, stamp_us, at_s, self.count + 1
 
 
 @dataclass
@@ -121,7 +125,7 @@ class Monitor:
         with self._lock:
             self._looked_s = self._now_s()
             self._hear()
-            return [Row(r.frame, r.stamp_us, r.count, r.changed, r.period_ms) for _, r in sorted(self._rows.items())]
+            return [replace(row) for _, row in sorted(self._rows.items())]
 
     def record(self, seconds: float, stamp: str) -> str:
         """Begin a capture; why it cannot begin, empty when it has. stamp: of its name, as 20260131T235959Z."""
@@ -183,9 +187,9 @@ class Monitor:
         with self._lock:
             self.trouble = ""
             if (row := self._rows.get(key)) is not None:
-                row.take(stamp_us, frame)
+                row.take(stamp_us, frame, self._now_s())
             elif len(self._rows) < IDS_MAX:
-                self._rows[key] = Row(frame, stamp_us)
+                self._rows[key] = Row(frame, stamp_us, self._now_s())
             else:
                 self.strangers += 1
             if self.capture is not None and not self.capture.why:

@@ -6,6 +6,7 @@ ASGI; it knows no page. The cookie, the Origin of everything that writes, and th
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -14,6 +15,9 @@ from controller.gateway.accounts import Access
 
 COOKIE: Final = "__Host-packwarden"
 BODY_MAX: Final = 64 * 1024
+UPLOAD: Final = re.compile(r"/_nicegui/client/[^/]+/upload/\d+")
+ENVELOPE: Final = 16 * 1024
+"""What a browser wraps around an uploaded file, at most."""
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC: Final = ("/login", "/favicon.ico", "/_nicegui/")
@@ -41,19 +45,25 @@ class TooLarge(Exception):
 
 
 class Guard:
-    """app: what is guarded. access: asked at every request, as it may be another one later. busy: no page more."""
+    """app: what is guarded. access: asked at every request, as it may be another one later. busy: no page more.
+
+    upload_max: the largest file taken, in bytes, from who may command.
+    """
 
     def __init__(
-        self, app: App, access: Callable[[], Access], metrics_token: str = "", busy: Callable[[], bool] = lambda: False
-    ) -> None:
+        self, app: App, access: Callable[[], Access], metrics_token: str = "",
+        busy: Callable[[], bool] = lambda: False, upload_max: int = 0,
+    ) -> None:  # fmt: skip
         self.app, self._access, self._metrics_token, self._busy = app, access, metrics_token, busy
+        self._upload_max = upload_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if refusal := self._refusal(scope, headers):
+        most = self._most(scope, headers)
+        if refusal := self._refusal(scope, headers, most):
             await _refuse(scope, send, *refusal)
             return
         started = False
@@ -66,12 +76,12 @@ class Guard:
             await send(message)
 
         try:
-            await self.app(scope, _bounded(receive), sent)
+            await self.app(scope, _bounded(receive, most), sent)
         except TooLarge:
             if not started:
                 await _refuse(scope, send, 413, "too much was sent")
 
-    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope, headers: dict[str, str], most: int) -> tuple[int, str] | None:
         """Status and reason, None for what may pass."""
         access, host = self._access(), headers.get("host", "")
         if access.password is None and _name(host) not in LOCAL_NAMES:
@@ -79,7 +89,7 @@ class Guard:
         writes = scope["type"] == "websocket" or scope["method"] not in READS
         if writes and not _same(headers.get("origin", ""), host):
             return 403, "this comes from another site"
-        if not headers.get("content-length", "0").isdigit() or int(headers.get("content-length", "0")) > BODY_MAX:
+        if not headers.get("content-length", "0").isdigit() or int(headers.get("content-length", "0")) > most:
             return 413, "too much was sent"
         path = scope["path"]
         if path.startswith(PUBLIC):
@@ -90,6 +100,11 @@ class Guard:
         if path == METRICS and self._is_prometheus(headers.get("authorization", "")):
             return None
         return 401, "log in first"
+
+    def _most(self, scope: Scope, headers: dict[str, str]) -> int:
+        """How much may be sent."""
+        uploads = UPLOAD.fullmatch(scope["path"]) and self._access().may_command(cookie_of(headers.get("cookie", "")))
+        return self._upload_max + ENVELOPE if uploads and self._upload_max else BODY_MAX
 
     def _is_prometheus(self, authorization: str) -> bool:
         told = f"Bearer {self._metrics_token}"
@@ -114,7 +129,7 @@ def _same(origin: str, host: str) -> bool:
     return bool(host) and origin.lower() in (f"https://{host.lower()}", f"http://{host.lower()}")
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, most: int) -> Receive:
     taken = 0
 
     async def received() -> Message:
@@ -122,7 +137,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             taken += len(message.get("body", b""))
-            if taken > BODY_MAX:
+            if taken > most:
                 raise TooLarge
         return message
 

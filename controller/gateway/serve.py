@@ -25,6 +25,7 @@ from controller.gateway.hub import Hub
 from controller.gateway.limits import live_of
 from controller.gateway.link import ControlLink
 from controller.gateway.mqtt import Broker, Mqtt, Site
+from controller.gateway.people import Knows
 from controller.gateway.restore_file import RestoreFile
 from controller.gateway.topics import Names
 from controller.model.battery import Feed
@@ -75,30 +76,30 @@ class Options(NamedTuple):
     state: Path = people.STATE_FOLDER
 
 
-def run(options: Options, config: Config, environ: Mapping[str, str], title: str) -> int:
-    """Until it is told to stop; the exit status. title: the battery's, in words."""
-    return asyncio.run(_run(options, config, environ, title))
+def run(options: Options, config: Config, environ: Mapping[str, str], knows: Knows) -> int:
+    """Until it is told to stop; the exit status."""
+    return asyncio.run(_run(options, config, environ, knows))
 
 
-async def _run(options: Options, config: Config, environ: Mapping[str, str], title: str) -> int:
+async def _run(options: Options, config: Config, environ: Mapping[str, str], knows: Knows) -> int:
     stop, journal, systemd = asyncio.Event(), Journal(), Systemd(environ)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     hub = Hub()
-    await serve(residents(options, config, hub, journal, title), hub, systemd, stop, journal)
+    await serve(residents(options, config, hub, journal, knows), hub, systemd, stop, journal)
     return 0
 
 
-def residents(options: Options, config: Config, hub: Hub, tell: Tell, title: str) -> list[Resident]:
+def residents(options: Options, config: Config, hub: Hub, tell: Tell, knows: Knows) -> list[Resident]:
     """Everything this config asks for."""
     values = config.values
     found = [Resident("link", ControlLink(options.socket, hub).run)]
     if values["mqtt.host"]:
-        found.append(Resident("mqtt", Mqtt(broker(values), site(config, title), hub, tell).run))
+        found.append(Resident("mqtt", Mqtt(broker(values), site(config, knows.title), hub, tell).run))
     inverter, limit_w = dispatcher.site_of(values), values["limits.max_power_w"]
     steering = Dispatcher(inverter, limit_w, HubLimits(hub), RestoreFile(options.restore), tell=tell)
     found.append(Resident("dispatch", partial(requests.reside, steering, options.own_socket)))
-    found += [Resident(name, run) for name, run in people.residents(config, options.state, hub, tell)]
+    found += [Resident(name, run) for name, run in people.residents(config, options.state, hub, tell, knows)]
     return found
 
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from html import escape
@@ -29,13 +29,28 @@ from nicegui import Client, ui
 from controller.config import Config
 from controller.gateway import certificates, history_export, metrics
 from controller.gateway.accounts import Access, Hashed, PasswordError, PasswordFile
+from controller.gateway.bus import Monitor, captures
 from controller.gateway.certificates import CertificateError, Pair
+from controller.gateway.drafts import Drafts
 from controller.gateway.guard import COOKIE, Guard
 from controller.gateway.history_store import LEVEL_OF, HistoryError, Store
 from controller.gateway.hub import Hub
 from controller.gateway.metrics import Exporter
-from controller.gateway.pages import cells, events, frame, history, inverter, machine, now, papers, style
+from controller.gateway.pages import (
+    bus,
+    cells,
+    events,
+    frame,
+    history,
+    inverter,
+    machine,
+    now,
+    papers,
+    recordings,
+    style,
+)
 from controller.gateway.pages.frame import House, Visitor
+from controller.gateway.workbench import PLOT, UPLOAD_MAX_BYTES, Workbench, kept
 
 LOOK_S: Final = 2.0
 """How often it is looked whether the password is another one."""
@@ -50,7 +65,8 @@ MESSAGE_MAX: Final = 64 * 1024
 HOURS_MAX: Final = 100_000
 BUILDERS: Final[Mapping[str, Callable[[House, Request], None]]] = {
     "/": now.build, "/machine": machine.build, "/cells": cells.build, "/events": events.build,
-    "/history": history.build, "/inverter": inverter.build, "/incidents": papers.incidents, "/config": papers.config,
+    "/history": history.build, "/inverter": inverter.build, "/bus": bus.build, "/recordings": recordings.build,
+    "/incidents": papers.incidents, "/config": papers.config,
 }  # fmt: skip
 
 
@@ -77,10 +93,12 @@ class Web:
     def __init__(
         self, place: Place, hub: Hub, tell: Callable[[str], None], *, site: str = "home", pack: str = "pack",
         store: Store | None = None, config: Config | None = None, incidents: Path | None = None,
+        monitors: Sequence[Monitor] = (), bench: Workbench | None = None, drafts: Drafts | None = None,
     ) -> None:  # fmt: skip
         self._place, self._hub, self._tell = place, hub, tell
         self._password = PasswordFile(place.state)
-        self.house = House(hub, site, pack, Access(None, False, time.monotonic), tell, store, config, incidents)
+        self.house = House(hub, site, pack, Access(None, False, time.monotonic), tell, store, config, incidents,
+                           monitors, bench, drafts)  # fmt: skip
         self._door = Door(self.house)
         self._app = _app(self.house, self._door, Exporter(hub, site, pack))
 
@@ -104,7 +122,7 @@ class Web:
         self.house.access = Access(password, self._place.guests, time.monotonic)
         pair = await asyncio.to_thread(self._certificate) if password else None
         host = self._place.bind if password else "127.0.0.1"
-        guard = Guard(self._app, lambda: self.house.access, self._place.metrics_token, _busy)
+        guard = Guard(self._app, lambda: self.house.access, self._place.metrics_token, _busy, UPLOAD_MAX_BYTES)
         with _listening(host, self._place.port) as ears:
             self._tell(self._where(host, ears, pair))
             server = _Server(_settings(guard, pair))
@@ -180,6 +198,8 @@ def _app(house: House, door: Door, exporter: Exporter) -> FastAPI:
     app.add_api_route("/metrics", read_metrics, methods=["GET"], response_model=None)
     app.add_api_route("/history.csv", partial(_csv, house), methods=["GET"], response_model=None)
     app.add_api_route("/incidents/{name}", partial(_bundle, house), methods=["GET"], response_model=None)
+    app.add_api_route("/captures/{name}", partial(_capture, house), methods=["GET"], response_model=None)
+    app.add_api_route("/plots/{name}", partial(_plot, house), methods=["GET"], response_model=None)
     logging.getLogger("nicegui").setLevel(logging.ERROR)  # whoever asks for what there is not writes no journal
     for path, build in BUILDERS.items():
         ui.page(path)(_page(house, build))
@@ -217,15 +237,34 @@ def _csv(house: House, hours: int = 24, level: str = "minutes") -> Response:
 
 
 def _bundle(house: House, name: str, request: Request) -> Response:
+    return _file(house, request, name, house.incidents, papers.bundles, media_type="application/zip", filename=name)
+
+
+def _capture(house: House, name: str, request: Request) -> Response:
+    folder = house.bench.captures if house.bench else None
+    return _file(house, request, name, folder, captures, media_type="text/plain", filename=name)
+
+
+def _plot(house: House, name: str, request: Request) -> Response:
+    """A page of its own, which may do nothing in our name."""
+    alone = {"content-security-policy": "sandbox allow-scripts"}
+    folder = house.bench.plots if house.bench else None
+    return _file(house, request, name, folder, partial(kept, pattern=PLOT), media_type="text/html", headers=alone)
+
+
+def _file(
+    house: House, request: Request, name: str, folder: Path | None, there: Callable[[Path], list[Path]], **how: Any
+) -> Response:
+    """One of the files that are listed, and no other."""
     if not Visitor(house, request).may_know:
         return PlainTextResponse("log in first\n", 403)
     try:
-        known = {path.name: path for path in papers.bundles(house.incidents)} if house.incidents else {}
+        known = {path.name: path for path in there(folder)} if folder is not None else {}
     except OSError:
         known = {}
     if name not in known:
-        return PlainTextResponse("there is no such bundle\n", 404)
-    return FileResponse(known[name], media_type="application/zip", filename=name)
+        return PlainTextResponse("there is no such file\n", 404)
+    return FileResponse(known[name], **how)
 
 
 # --- the way in ---

@@ -11,15 +11,24 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from controller.config import Catalogue, parse
+from controller.batteries.registry import BATTERIES
+from controller.catalogue import CATALOGUE
+from controller.config import parse
+from controller.gateway.bus import Monitor, Place
+from controller.gateway.drafts import Drafts
 from controller.gateway.history import History
 from controller.gateway.history_store import Store
 from controller.gateway.hub import Answer, Hub
-from controller.gateway.web import Place, Web
+from controller.gateway.web import Place as Where
+from controller.gateway.web import Web
+from controller.gateway.workbench import Workbench
+from controller.ports import CanFrame
+from sim.tesla_pack import TeslaPack
 from tests.gateway import statuses
 from tests.live.world import CONFIG
 
@@ -56,6 +65,23 @@ class Control:
         return Answer(True)
 
 
+class Car:
+    """The frames of a Tesla pack, as an ear hears them; now and then one nobody knows."""
+
+    def __init__(self) -> None:
+        self._pack, self._now_ms, self._left = TeslaPack(soc_pct=55.0, temp_c=21.0, seed=1), 0, list[CanFrame]()
+
+    def hear(self, within_s: float) -> tuple[int, CanFrame] | None:
+        while not self._left:
+            time.sleep(0.01)
+            self._now_ms += 10
+            self._left = [*self._pack.step(self._now_ms, 0.0), CanFrame(0x7FF, b"\xde\xad", self._now_ms)]
+        return round(time.time() * 1e6), self._left.pop(0)
+
+    def close(self) -> None:
+        pass
+
+
 STATUSES = {"running": statuses.running, "held": statuses.held, "unheard": statuses.unheard}
 
 
@@ -65,10 +91,15 @@ def say(text: str) -> None:
 
 async def main(folder: Path, *words: str) -> None:
     hub, store = Hub(), Store(folder)
-    config = parse(CONFIG, "controller.toml", _catalogue())
+    config = parse(CONFIG, "controller.toml", CATALOGUE)
+    bench = Workbench(folder)
+    place = Place("can", "virtual", "car", BATTERIES["tesla_model3"].explain)
+    (folder / "controller.toml").write_text(CONFIG)
     web = Web(
-        Place("127.0.0.1", 0, folder, guests="guests" in words, metrics_token="a token of some length"), hub, say,
+        Where("127.0.0.1", 0, folder, guests="guests" in words, metrics_token="a token of some length"), hub, say,
         site="garage", pack="left", store=store, config=config, incidents=folder / "incidents",
+        monitors=[Monitor(place, bench.captures, lambda interface, channel: Car())], bench=bench,
+        drafts=Drafts(folder / "controller.toml", folder, CATALOGUE),
     )  # fmt: skip
     control = Control(hub)
     async with asyncio.TaskGroup() as group:
@@ -79,13 +110,6 @@ async def main(folder: Path, *words: str) -> None:
             control.be(word)
             say(f"is {word}")
         raise SystemExit
-
-
-def _catalogue() -> Catalogue:
-    from controller.batteries.registry import BATTERIES
-    from controller.inverters.registry import INVERTERS
-
-    return Catalogue(BATTERIES, INVERTERS)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ PATIENCE_S = 60.0
 class Site:
     """A guard before a page that says hello and swallows what it is sent."""
 
-    def __init__(self, access: Access, token: str = "", busy: bool = False) -> None:
+    def __init__(self, access: Access, token: str = "", busy: bool = False, upload_max: int = 0) -> None:
         self.access, self.entered = access, 0
-        self._guard = Guard(self._hello, lambda: self.access, token, lambda: busy)
+        self._guard = Guard(self._hello, lambda: self.access, token, lambda: busy, upload_max)
 
     async def _hello(self, scope: Any, receive: Any, send: Any) -> None:
         self.entered += 1
@@ -295,8 +295,8 @@ def test_every_page_fits_the_window_loads_nothing_from_elsewhere_and_nothing_com
     person = Person(browser, world, size, dark)
     for path, words in {
         "/": "What the inverter may do", "/machine": "WAKING_PACK", "/cells": "96 of 96 cells known",
-        "/events": "state-changed", "/history": "CSV", "/inverter": "BYD Battery-Box", "/incidents": "None so far",
-        "/config": "max_charge_a",
+        "/events": "state-changed", "/history": "CSV", "/inverter": "BYD Battery-Box", "/bus": "132",
+        "/recordings": "in shadow", "/incidents": "None so far", "/config": "max_charge_a",
     }.items():  # fmt: skip
         person.go(path).sees(words)
         wider = person.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -427,3 +427,50 @@ def test_forms_forged_metrics_and_csv(browser: Any, guarded: World):
     person.sees("OLD VALUES")
     lines = person.context.request.get(f"{guarded.address}/history.csv?level=seconds&hours=1").text().splitlines()
     assert lines[0].startswith("time_utc,boot,clock,soc_pct")
+
+
+@slow
+def test_the_frames_of_the_bus_are_shown_with_their_meaning_captured_and_replayed(browser: Any, guarded: World):
+    person = Person(browser, guarded).go("/bus").logs_in().sees("BMS_packVoltage")
+    read = person.page.locator("tr", has=person.page.get_by_text("132", exact=True)).inner_text()
+    assert " ms" in read
+    person.presses("Begin").sees("goes on")
+    person.presses("Stop").sees("ended: stopped")
+    with person.page.expect_download() as download:
+        person.page.locator('a[href^="/captures/"]').click()
+    frames = Path(download.value.path()).read_text().splitlines()
+    assert any(" car 132#" in frame for frame in frames)
+    person.go("/recordings")
+    person.page.get_by_label("Recording", exact=True).click()
+    person.page.get_by_role("option").first.click()
+    person.presses("Replay").sees("look at its plot")
+    with person.context.expect_page() as opened:
+        person.page.get_by_text("look at its plot").click()
+    opened.value.wait_for_load_state()
+    assert "Tesla Model 3" in opened.value.inner_text("body")
+
+
+@slow
+def test_a_recording_is_brought_and_one_that_is_none_says_so(browser: Any, guarded: World, tmp_path: Path):
+    (tmp_path / "mine.log").write_text("this is no recording\n")
+    person = Person(browser, guarded).go("/recordings").logs_in().sees("Bring one")
+    person.page.set_input_files("input[type=file]", tmp_path / "mine.log")
+    person.sees("mine.log is here.")
+    person.presses("Replay").sees("mine.log: it ended with 2")
+
+
+@slow
+def test_a_config_is_proposed_and_a_wrong_one_is_not(browser: Any, guarded: World):
+    person = Person(browser, guarded, (1280, 900)).go("/config").logs_in().sees("Nothing is changed.")
+    area = person.page.locator("textarea")
+    right = area.input_value()
+    assert "max_power_w" in right
+    area.fill(right + "\n[web]\nport = 70000\n")
+    person.sees("outside")
+    assert person.page.get_by_role("button", name="Propose").is_disabled()
+    area.fill(right + "\n[web]\nport = 8444\n")
+    person.sees("Not kept yet.").presses("Propose").sees("It is kept as a proposal.")
+    assert "port = 8444" in (guarded.folder / "proposal.toml").read_text()
+    assert "8444" not in (guarded.folder / "controller.toml").read_text()
+    person.presses("Discard").sees("Nothing is changed.")
+    assert not (guarded.folder / "proposal.toml").exists()

@@ -23,6 +23,10 @@ KERNEL_ARGUMENTS = (
 )
 
 
+LOST = 99
+"""The exit status of a command that its console swallowed."""
+
+
 class PiError(Exception):
     """The emulated machine did not do what it was told. The message holds the last lines of its console."""
 
@@ -94,7 +98,7 @@ class Pi:
     def run(self, command: str, timeout_s: float = 120) -> tuple[int, str]:
         """A shell command's exit status and output. Raises PiError when it does not come back."""
         mark = f"done-{time.monotonic_ns()}"
-        self.console.sendall(f"{command}\necho {mark[:4]}''{mark[4:]} $?\n".encode())
+        self.console.sendall(f"(exit {LOST})\n{command}\necho {mark[:4]}''{mark[4:]} $?\n".encode())
         found = self.wait_for(rb"(?s)(.*?)" + mark.encode() + rb" (\d+)\r?\n", timeout_s)
         return int(found[2]), found[1].decode(errors="replace").replace("\r\n", "\n")
 

@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sim.gen24 import Gen24
-from tests.pi.machine import Pi, card, parts
+from tests.pi.machine import Pi, PiError, card, parts
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "out" / "pi"
@@ -106,6 +107,8 @@ def pi() -> Iterator[Pi]:
     card(base, image, {"/root/packwarden": project, "/root/wheels": wheels(FOLDER / "wheels")})
     with Pi(base, image, FOLDER / "qemu.log") as machine:
         yield machine
+        with suppress(PiError):
+            (FOLDER / "journal.txt").write_text(machine.run("journalctl -o short-precise --no-pager")[1])
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +118,12 @@ def inverter(pi: Pi) -> Iterator[Inverter]:
     partner.stop()
 
 
-def status(pi: Pi) -> dict[str, object]:
-    told: dict[str, object] = json.loads(pi.check("controller status --json"))
-    return told
-
-
 def until_state(pi: Pi, *states: str, timeout_s: float = 180) -> dict[str, object]:
-    """Ask until it is in one of these states."""
-    pi.until("controller status --json", f'"state": "({"|".join(states)})"', timeout_s)
-    return status(pi)
+    """Ask until it is in one of these states; the status that said so."""
+    told: dict[str, object] = json.loads(
+        pi.until("controller status --json", f'"state": "({"|".join(states)})"', timeout_s)
+    )
+    return told
 
 
 def pin(pi: Pi, number: int) -> str:
@@ -210,7 +210,8 @@ def test_started_it_waits_with_nothing_energised(pi: Pi, inverter: Inverter):
 
 
 def test_cold_start_to_running(pi: Pi, inverter: Inverter):
-    pi.check(f"systemd-run --unit=pack {PYTHON} /root/packwarden/pack_on_bus.py")
+    pi.check("systemd-run --unit=pack -p CPUSchedulingPolicy=rr -p CPUSchedulingPriority=15 "  # the world does not wait
+             f"{PYTHON} /root/packwarden/pack_on_bus.py")  # fmt: skip
     until_state(pi, "STANDBY")
     told = running(pi)
     assert told["closed"] == ["pack", "positive"]

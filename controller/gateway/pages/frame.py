@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
@@ -15,17 +15,21 @@ from nicegui import ui
 
 from controller.config import Config
 from controller.gateway.accounts import Access
+from controller.gateway.bus import Monitor
+from controller.gateway.drafts import Drafts
 from controller.gateway.guard import COOKIE
 from controller.gateway.history_store import Store
 from controller.gateway.hub import Hub, Newest
 from controller.gateway.pages import style, view
 from controller.gateway.pages.view import Seen
+from controller.gateway.workbench import Workbench
 
 REFRESH_S: Final = 1.0
 PAGES: Final[Mapping[str, str]] = {
     "/": "Now", "/machine": "Machine", "/cells": "Cells", "/events": "Events", "/history": "History",
-    "/inverter": "Inverter", "/incidents": "Incidents", "/config": "Config",
+    "/inverter": "Inverter", "/bus": "Bus", "/recordings": "Recordings", "/incidents": "Incidents", "/config": "Config",
 }  # fmt: skip
+KNOWN_ONLY: Final = ("/bus", "/recordings", "/incidents", "/config")
 
 
 @dataclass
@@ -40,6 +44,9 @@ class House:
     store: Store | None = None
     config: Config | None = None
     incidents: Path | None = None
+    monitors: Sequence[Monitor] = ()
+    bench: Workbench | None = None
+    drafts: Drafts | None = None
     now_s: Callable[[], float] = time.monotonic
     newest: Newest | None = field(default=None)
 
@@ -112,7 +119,7 @@ def frame(house: House, request: Request, here: str) -> Iterator[Visitor]:
                 _door(visitor)
         links = "".join(
             f'<a href="{path}"{_mark(path == here)}>{name}</a>'
-            for path, name in PAGES.items() if visitor.may_know or path not in ("/incidents", "/config")
+            for path, name in PAGES.items() if visitor.may_know or path not in KNOWN_ONLY
         )  # fmt: skip
         html(f'<nav class="pages">{links}</nav>')
     with ui.element("div").classes("page"):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 from fastapi import Request
+from nicegui import ui
 
 from controller import config as configs
-from controller.config import Shown
-from controller.gateway.pages.frame import House, card, frame, html
+from controller.config import HIDDEN, ConfigError, Problem, Shown
+from controller.gateway.drafts import Drafts
+from controller.gateway.pages.frame import House, Visitor, card, frame, html
 from controller.gateway.pages.view import UNKNOWN
 
 BUNDLE: Final = re.compile(r"(\d{4,})-(\d{8}T\d{6}Z)-[0-9a-f]{8}-([a-z]+)\.zip")
@@ -62,15 +64,78 @@ def config(house: House, request: Request) -> None:
             with card("Config", wide=True):
                 html(LOG_IN)
             return
+        if visitor.may_command and house.drafts is not None:
+            with card("Change it", wide=True):
+                _editor(house, visitor, house.drafts)
         with card("Config", wide=True):
             html(
-                f'<p class="muted">{escape(house.config.name)} as this gateway read it when it started. To change it: '
-                "<code>controller config set KEY VALUE</code> at the machine. Bold is stated, the rest is default.</p>"
+                f'<p class="muted">{escape(house.config.name)} as this gateway read it when it started. Bold is '
+                "stated, the rest is default.</p>"
             )
         shown = configs.show(house.config)
         for section, names in groupby(shown, key=lambda name: name.partition(".")[0]):
             with card(f"[{section}]"):
                 html(_section({name: shown[name] for name in names}))
+
+
+def _editor(house: House, visitor: Visitor, drafts: Drafts) -> None:
+    try:
+        present = drafts.present()
+        text = drafts.proposed() or present
+    except ConfigError as error:
+        html(f'<p class="alert bad">{escape(str(error))}</p>')
+        return
+
+    def look() -> None:
+        wrong = drafts.problems(area.value)
+        propose.set_enabled(not wrong)
+        said.set_content(_problems(wrong) if wrong else _news(drafts, area.value))
+
+    def keep() -> None:
+        if not visitor.may_command:
+            ui.notify("You are not logged in any more.", type="negative")
+            return
+        wrong = drafts.propose(area.value)
+        house.tell("page: a config is proposed" if not wrong else "page: a config was proposed that is wrong")
+        ui.notify("Not kept." if wrong else "Kept as a proposal.", type="negative" if wrong else "positive")
+        look()
+
+    def discard() -> None:
+        if visitor.may_command:
+            drafts.discard()
+            area.value = present
+
+    html(
+        '<p class="muted">What is kept here is a proposal. In force it is after somebody at the machine, with the pack '
+        "open, has run <code>sudo controller config apply</code> and restarted the services. A secret is not shown; "
+        f"leave <code>{HIDDEN}</code> where it is to stay.</p>"
+    )
+    area = ui.textarea(value=text, on_change=look).props("outlined debounce=600 spellcheck=false input-class=toml")
+    area.classes("wide").style("width:100%")
+    said = html("")
+    with ui.element("div").classes("tools"):
+        propose = ui.button("Propose", on_click=keep).props("no-caps")
+        ui.button("Discard", on_click=discard).props("no-caps outline")
+    look()
+
+
+def _problems(wrong: Sequence[Problem]) -> str:
+    rows = "".join(
+        f"<li>{f'line {one.line}, ' if one.line else ''}<code>{escape(one.key)}</code> {escape(one.message)}"
+        f'<div class="small muted">{escape(one.fix)}</div></li>' for one in wrong
+    )  # fmt: skip
+    return f'<div class="alert bad"><ul>{rows}</ul></div>'
+
+
+def _news(drafts: Drafts, text: str) -> str:
+    try:
+        lines = drafts.difference(text)
+    except ConfigError as error:
+        return f'<p class="alert bad">{escape(str(error))}</p>'
+    if not lines:
+        return '<p class="muted">Nothing is changed.</p>'
+    kept = "It is kept as a proposal." if drafts.keeps(text) else "Not kept yet."
+    return f'<p>{kept}</p><pre class="scroll small">{escape(chr(10).join(lines[2:]))}</pre>'
 
 
 def _section(shown: Mapping[str, Shown]) -> str:

@@ -66,6 +66,8 @@ code { background:rgba(127,127,127,.16); border-radius:5px; padding:0 .3rem; fon
 .events td:first-child { white-space:nowrap; font-variant-numeric:tabular-nums; }
 .sev { font-weight:600; } .sev.open, .sev.lock-out { color:var(--bad); }
 .sev.graceful, .sev.limit, .sev.no-closing, .sev.warning { color:var(--warn); }
+.toml { font:13px/1.4 ui-monospace, monospace; min-height:22rem; white-space:pre; overflow-x:auto; }
+pre { font:13px/1.4 ui-monospace, monospace; }
 .paper { background:#fff; border-radius:8px; padding:.4rem; overflow:auto; }
 .paper svg { min-width:720px; height:auto; display:block; margin:0 auto; }
 details > summary { cursor:pointer; }
