@@ -35,7 +35,7 @@ mutation: $(VENV)/.developing
 	$(BIN)/python -m tests.mutation.run $(MUTATION)
 
 pi-test: $(VENV)/.developing
-	$(BIN)/pytest -v -x -m pi tests/pi
+	$(BIN)/pytest -v -x -rs -m pi --durations=15 tests/pi
 
 wheels: $(VENV)/.installed
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --wheel-dir out/wheels '.[pi,gateway]'

@@ -334,6 +334,19 @@ HISTORY = (
     Key("history", "folder", str, "", "Where the file is. Empty: the folder of the gateway's state."),
 )
 
+INFLUX = (
+    Key(
+        "influx",
+        "url",
+        str,
+        "",
+        "Where to write, with org and bucket, or db; docs/history.md. Empty: nowhere.",
+        pattern=r"(https?://[!-~]+)?",
+    ),
+    Key("influx", "token", str, "", "Its token; user:password for version 1. It is never printed.", secret=True),
+    Key("influx", "every_s", int, 10, "One line in so many seconds.", "s", 1, 3600),
+)
+
 INCIDENTS = (
     Key("incidents", "memory_mib", int, 12, "The last ten minutes of every input take no more memory.", "MiB", 1, 64),
     Key("incidents", "disk_mib", int, 128, "The bundles take no more room; the oldest goes first.", "MiB", 16, 10_000),
@@ -357,6 +370,7 @@ SECTIONS: Mapping[str, str] = {
     "mqtt": "The MQTT broker. See docs/mqtt.md and docs/home-assistant.md.",
     "web": "The page. See docs/page.md.",
     "history": "What is remembered of the values. See docs/history.md.",
+    "influx": "An InfluxDB that is written to. See docs/history.md.",
     "incidents": "What is kept of the minutes before a fault.",
     "dispatch": "The inverter whose power is steered over Modbus TCP. See docs/dispatch.md.",
 }
@@ -392,6 +406,7 @@ def keys(catalogue: Catalogue, battery: str | None = None, inverter: str | None 
         *MQTT,
         *WEB,
         *HISTORY,
+        *INFLUX,
         *INCIDENTS,
     )
 

@@ -84,15 +84,16 @@ class Asked(NamedTuple):
 
     def __str__(self) -> str:
         command, said = self.ask.command, f' "{self.ask.said}"' if self.ask.said else ""
+        by = f"{self.ask.by} through {self.client.peer}" if self.ask.by else str(self.client.peer)
         if command is None:
-            return f"{self.ask.do} by {self.client.peer}"
+            return f"{self.ask.do} by {by}"
         caps = "".join(
             f" {name} {watts:g} W" for name, watts in (("charge", command.charge_w), ("discharge", command.discharge_w))
             if watts is not None
         )  # fmt: skip
         lasting = f" for {command.for_ms / 1000:g} s" if command.for_ms else ""
         named = f" {command.name}" if command.name else ""
-        return f"{self.ask.do}{named}{caps}{lasting}{said} by {self.client.peer}"
+        return f"{self.ask.do}{named}{caps}{lasting}{said} by {by}"
 
 
 def at_a_terminal(pid: int) -> bool:

@@ -3,6 +3,7 @@
 → {"version": 1, "do": "cap", "charge_w": 2000, "for_s": 7200}
 ← {"version": 1, "done": true, "state": "RUNNING", "withheld": []}
 ← {"version": 1, "done": false, "field": "for_s", "why": "must be a number from 1 to 604800"}
+→ {"version": 1, "do": "stop", "by": "MQTT bms/control"}
 → {"version": 1, "do": "watch", "every_ms": 500}
 ← {"version": 1, "status": {…}}          at once, and every 500 ms; `status` asks for one
 """
@@ -42,7 +43,8 @@ class Reach(Enum):
 class Ask(NamedTuple):
     """One valid message. command: what the core is to do, None when only the status, or a bundle, is wanted.
 
-    every_ms: how often the status is wanted, 0 for once. said: the words of a person, for the journal.
+    every_ms: how often the status is wanted, 0 for once. said: the words of a person, for the journal. by: for whom the
+    other end asks, in its own words; who it is itself the kernel says.
     """
 
     do: str
@@ -50,6 +52,7 @@ class Ask(NamedTuple):
     every_ms: int = 0
     said: str = ""
     reach: Reach = Reach.ANYWHERE
+    by: str = ""
 
 
 Fields = Mapping[str, Any]
@@ -75,15 +78,15 @@ def parse(line: bytes) -> Ask:
         raise MessageError("do", f"must be one of {', '.join(KINDS)}")
     kind = KINDS[do]
     for field in told:
-        if field not in ("version", "do", *kind.must, *kind.may):
+        if field not in ("version", "do", "by", *kind.must, *kind.may):
             raise MessageError(_short(field), f"{do} has no such field")
     for field in kind.must:
         if field not in told:
             raise MessageError(field, "is missing")
-    for field in (*kind.must, *kind.may):
+    for field in ("by", *kind.must, *kind.may):
         if field in told and (why := CHECKS[field](told[field])):
             raise MessageError(field, why)
-    return kind.means(told)
+    return kind.means(told)._replace(by=told.get("by", ""))
 
 
 def line_of(message: Mapping[str, Any]) -> bytes:
@@ -141,6 +144,7 @@ def _flag(value: Any) -> str:
 
 
 CHECKS: Final[Mapping[str, Check]] = {
+    "by": _text,
     "name": _text,
     "inspected": _text,
     "charge_w": _number(0, POWER_MAX_W),

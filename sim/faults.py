@@ -846,11 +846,28 @@ MOMENTS: Mapping[str, tuple[State, ...]] = {
 OFTEN = (State.STARTING, State.STANDBY, State.VERIFYING_OPEN, State.COOLING_DOWN, State.FAULT, State.LOCKED_OUT)
 
 
-def ambush(dice: random.Random, build: Build, faults: tuple[Fault, ...]) -> Ambush:
-    """These together, in one of the states this garage can be in."""
-    state = dice.choice(MOMENTS[build.wiring] if dice.random() < 0.8 else OFTEN)
-    return Ambush(state=state, after_ms=dice.choice((0, 0, 20, 90, 300, 1_500)), for_ms=dice.choice(SPANS_MS),
-                  faults=faults)  # fmt: skip
+QUICK = ("pin opens", "stop", "service stop", "complaint", "open now", "HVIL", "welds", "falls open", "relay cut",
+         "revokes", "driver breaks", "relay board", "stall", "late ticks", "weld")  # fmt: skip
+"""Kinds that stop a closing within a second; a state of the ladder lasts no longer."""
+
+
+def ambush(dice: random.Random, build: Build, known: Mapping[str, Make], chosen: Sequence[str]) -> Ambush:
+    """Some faults together, in one of the states this garage can be in: what acts at once, or what this life is about.
+
+    Beside them often a current no relay of ours may break, or an inverter that does not follow.
+    """
+    state = dice.choice(MOMENTS[build.wiring] if dice.random() < 0.7 else OFTEN)
+    quick = [name for name in QUICK if name in known]
+    names = [dice.choice(quick)] if dice.random() < 0.5 else dice.sample(chosen, dice.randint(1, len(chosen)))
+    faults = [known[name](dice, build) for name in names]
+    beside = dice.random()
+    if beside < 0.25:
+        faults.append(LoadSurge(amps=dice.choice((-250.0, 250.0, -130.0))))
+    elif beside < 0.4:
+        faults.append(InTheInverter(attribute="ignores"))
+    dice.shuffle(faults)
+    return Ambush(state=state, after_ms=dice.choice((0, 0, 0, 20, 90, 300, 1_500)), for_ms=dice.choice(SPANS_MS),
+                  faults=tuple(faults))  # fmt: skip
 
 
 def draw(dice: random.Random, build: Build, until_ms: int) -> list[Fault]:
@@ -867,12 +884,10 @@ def draw(dice: random.Random, build: Build, until_ms: int) -> list[Fault]:
     elif dice.random() < 0.75:
         found.append(Restless(0, until_ms, period_ms=dice.choice((2_500, 4_000, 9_000))))
     for _ in range(dice.choice((0, 1, 2, 3, 4, 6, 8))):
-        fault = known[dice.choice(chosen)](dice, build)
         if dice.random() < LYING_IN_WAIT:
-            together = [fault, *(known[name](dice, build) for name in dice.sample(chosen, dice.randrange(len(chosen))))]
-            if dice.random() < 0.25:
-                together.append(LoadSurge(amps=dice.choice((-250.0, 250.0))))
-            fault = ambush(dice, build, tuple(together))
+            fault: Fault = ambush(dice, build, known, chosen)
+        else:
+            fault = known[dice.choice(chosen)](dice, build)
         fault.begin_ms = 10 * dice.randrange((first_ms if dice.random() < 0.5 else until_ms) // 10)
         fault.end_ms = min(until_ms, fault.begin_ms + dice.choice((*SPANS_MS, until_ms)))
         found.append(fault)

@@ -53,7 +53,7 @@ class Life:
         """Its garage, its troubles and how long they last; fresh objects every time."""
         dice = random.Random(f"life {self.seed}")
         build = _build(dice)
-        trouble_ms = dice.choice((20_000, 30_000, 40_000, 60_000, 100_000))
+        trouble_ms = dice.choice((20_000, 30_000, 40_000, 60_000, 100_000) if dice.random() < 0.97 else (700_000,))
         faults = draw(dice, build, trouble_ms)
         if self.only is not None:
             faults = [faults[n] for n in self.only]

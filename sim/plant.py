@@ -108,8 +108,10 @@ class Cells:
     @property
     def soc(self) -> float:
         """Charge over capacity of the whole pack, 0…1."""
+        if self._empty_c <= self.charge_c <= self._full_c:
+            return (self._held_c + len(self.socs) * self.charge_c) / self._capacity_c
         held = sum(self.cell_soc(i) * capacity_c for i, capacity_c in enumerate(self.capacities_c))
-        return held / sum(self.capacities_c)
+        return held / self._capacity_c
 
     def cell_soc(self, index: int) -> float:
         """0…1. A cell driven further keeps counting inside: its voltage goes on along the outermost piece."""
@@ -189,6 +191,11 @@ class Cells:
 
     def _measure(self) -> None:
         """Sum up the cells: voltage, its slope over charge, and the charge between which no cell passes a knot."""
+        self._capacity_c = sum(self.capacities_c)
+        held_c = [soc * capacity_c for soc, capacity_c in zip(self.socs, self.capacities_c, strict=True)]
+        self._held_c = sum(held_c)
+        self._empty_c = -min(held_c)
+        self._full_c = min(capacity_c - c for c, capacity_c in zip(held_c, self.capacities_c, strict=True))
         self._emf_v, self._emf_v_per_c, self._emf_at_c = 0.0, 0.0, self.charge_c
         self._lowest_c, self._highest_c = -math.inf, math.inf
         self._ohm_sum = sum(self.ohms)

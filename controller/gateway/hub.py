@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from controller.gateway import wall
 from controller.gateway.wall import Stamp
+from controller.messages import TEXT_MAX
 
 EVENTS_KEPT: Final = 2000
 COMMANDS_MAX: Final = 4
@@ -84,15 +85,15 @@ class Hub:
         """What happened after the one of this number, oldest first, as far as it is kept."""
         return (happening for happening in tuple(self.happened) if happening.number > number)
 
-    async def command(self, message: Mapping[str, Any]) -> Answer:
-        """Have control do something: {"do": "enable"}, as in controller.messages."""
+    async def command(self, message: Mapping[str, Any], by: str = "") -> Answer:
+        """Have control do something: {"do": "enable"}, as in controller.messages. by: who wants it, for the journal."""
         if self._send is None:
             return Answer(False, self.lost)
         if self._under_way >= COMMANDS_MAX:
             return Answer(False, "too many commands at once")
         self._under_way += 1
         try:
-            return await self._send(message)
+            return await self._send({**message, "by": by[:TEXT_MAX]} if by else message)
         finally:
             self._under_way -= 1
 

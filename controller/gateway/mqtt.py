@@ -262,7 +262,7 @@ class Mqtt:
         if wish.lasts_s is not None:
             self._lasts_s = wish.lasts_s
         for ask in wish.asks:
-            answer = await self._hub.command(ask)
+            answer = await self._hub.command(ask, f"MQTT {topic}")
             if not answer.done:
                 raise Refused(answer.why)
             self._tell(f"MQTT {topic}: {_told(ask)}: done")

@@ -1,4 +1,4 @@
-"""The residents people look at, as the config asks for them: history and page."""
+"""The residents people look at, as the config asks for them: history, InfluxDB and page."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from controller.config import Catalogue, Config
+from controller.gateway import influx
 from controller.gateway.bus import Ear, Monitor, Place
 from controller.gateway.drafts import Drafts
 from controller.gateway.history import History
 from controller.gateway.history_store import Keep, Store
 from controller.gateway.hub import Hub
+from controller.gateway.influx import Influx
 
 STATE_FOLDER: Final = Path("/var/lib/packwarden-gateway")
 INCIDENTS: Final = Path("/var/lib/packwarden/incidents")
@@ -39,6 +41,9 @@ def residents(
         keep = Keep(values["history.seconds_days"], values["history.days"], bytes_max=values["history.max_mb"] * 10**6)
         store = Store(Path(values["history.folder"] or state), keep)
         yield "history", History(store, hub, tell).run
+    if values["influx.url"]:
+        written = Influx(influx.database(values), hub, tell, values["site.name"], values["site.pack"])
+        yield "influx", written.run
     if values["web.port"]:
         from controller.gateway.web import Web, place_of  # a hundred MiB, only where it is wanted
         from controller.gateway.workbench import Workbench

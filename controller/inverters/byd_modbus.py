@@ -233,7 +233,8 @@ class BydModbusState:
     """What the Gen24 wrote and when, and what it is shown.
 
     go: what 401 permits, None until it was written, or once the Gen24 was silent for 60 s (it then searches anew).
-    measured_at_ms: when 418 was last written. beat_at_ms: when 402 last changed, or it was heard anew.
+    measured_at_ms: when 418 was last written; measured_v: what it said. beat_at_ms: when 402 last changed, or it was
+    heard anew.
     refused: writes not taken in; refusal: what was wrong with the last of them.
     """
 
@@ -245,6 +246,7 @@ class BydModbusState:
     go: bool | None = None
     heard_at_ms: int | None = None
     measured_at_ms: int | None = None
+    measured_v: float = 0.0
     beat_at_ms: int | None = None
     refused: int = 0
     refusal: str = ""
@@ -270,11 +272,8 @@ class BydModbusState:
         if go is None and hears and not self.wait_for_go:
             go = True
         request = InverterRequest(go=go, heard_at_ms=self.heard_at_ms, beat_at_ms=self.beat_at_ms if hears else None)
-        at_ms = self.measured_at_ms
-        if at_ms is None or now_ms - at_ms > ZERO_MS:
-            return request
-        volts = float(ASKED.decode(self.asked)["link_voltage_v"])
-        if not 0 < volts <= LINK_MAX_V:
+        at_ms, volts = self.measured_at_ms, self.measured_v
+        if at_ms is None or now_ms - at_ms > ZERO_MS or not 0 < volts <= LINK_MAX_V:
             return request
         return replace(request, link_voltage_v=volts, link_at_ms=at_ms, battery_voltage_v=volts)
 
@@ -299,11 +298,13 @@ class BydModbusState:
         except RegisterError as error:
             return replace(self, refused=self.refused + 1, refusal=str(error))
         numbers = range(write.register, write.register + len(write.values))
+        measured = 418 in numbers
         return replace(
             self,
             asked=asked,
             go=asked[0] == REQUEST_ACTIVE if 401 in numbers else self.go,
-            measured_at_ms=now_ms if 418 in numbers else self.measured_at_ms,
+            measured_at_ms=now_ms if measured else self.measured_at_ms,
+            measured_v=float(ASKED.decode(asked)["link_voltage_v"]) if measured else self.measured_v,
             beat_at_ms=now_ms if asked[1] != self.asked[1] else self.beat_at_ms,
         )
 

@@ -65,6 +65,12 @@ def test_who_asked_is_on_record(rig: Rig):
     assert rig.told()[0] == f"command-given: cap charge 1500 W for 60 s by user {os.getuid()}, process {os.getpid()}"
 
 
+def test_for_whom_the_other_end_asks_is_on_record_beside_who_it_is(rig: Rig):
+    rig.ask(do="stop", by="MQTT bms/control")
+    peer = f"user {os.getuid()}, process {os.getpid()}"
+    assert rig.told()[0] == f"command-given: stop by MQTT bms/control through {peer}"
+
+
 def test_the_status_is_there_at_once_and_again_as_often_as_it_is_wanted(rig: Rig):
     rig.until(State.STANDBY)
     with rig.connect() as caller:

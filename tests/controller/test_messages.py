@@ -46,6 +46,8 @@ def test_nobody_can_ask_for_a_service_stop_over_the_socket():
         ({"do": ["enable"]}, "do"),
         ({}, "do"),
         ({"do": "enable", "now": True}, "now"),
+        ({"do": "enable", "by": 7}, "by"),
+        ({"do": "enable", "by": "a\nb"}, "by"),
         ({"do": "acknowledge"}, "name"),
         ({"do": "acknowledge", "name": ""}, "name"),
         ({"do": "acknowledge", "name": 7}, "name"),

@@ -46,10 +46,12 @@ class Gateway:
     hub: Hub
     said: list[str]
     asked: list[Mapping[str, Any]] = field(default_factory=list)
+    by: list[str] = field(default_factory=list)
     answer: Answer = field(default_factory=lambda: Answer(True))
 
     async def control(self, message: Mapping[str, Any]) -> Answer:
-        self.asked.append(message)
+        self.by.append(message["by"])
+        self.asked.append({name: value for name, value in message.items() if name != "by"})
         return self.answer
 
 
@@ -426,6 +428,7 @@ def test_a_command_is_handed_to_control(tmp_path: Path, where: str, payload: str
             await watcher.say(where, payload)
             await soon(lambda: gate.asked)
             assert gate.asked == [asked]
+            assert gate.by == [f"MQTT {where}"]
             assert not watcher.payloads("controller/refused")
 
     scenario(story)

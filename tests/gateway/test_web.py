@@ -187,7 +187,9 @@ class World:
         self.until(f"is {word}")
 
     def command(self) -> Any:
-        return json.loads(self.until("command ").removeprefix("command "))
+        told = json.loads(self.until("command ").removeprefix("command "))
+        assert told.pop("by") == "page, 127.0.0.1"
+        return told
 
     def protect(self) -> None:
         """Set the password, as `controller gateway passwd` does, and wait until it is followed."""

@@ -85,7 +85,7 @@ class Pi:
         self.heard = b""
         self.wait_for(rb"root@pi:[^\n]*# ", 240)
         self.console.sendall(b"stty -echo; PS1=''; bind 'set enable-bracketed-paste off' 2>/dev/null\n")
-        self.run("true")
+        self.run("dmesg -n 1")  # the kernel's words would stand among the output of commands
 
     def cut_power(self) -> None:
         """Pull the plug."""

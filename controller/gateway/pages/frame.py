@@ -97,7 +97,7 @@ class Visitor:
             return False
         told = " ".join(f"{name} {value}" for name, value in message.items() if name != "do")
         self.house.tell(f"page: {message['do']} {told} by {self._address}".replace("  ", " "))
-        answer = await self.house.hub.command(message)
+        answer = await self.house.hub.command(message, f"page, {self._address}")
         if answer.done:
             ui.notify(done, type="positive")
         else:
