@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from controller.client import Client, LinkError, Refused, socket_path
 from controller.console import JsonOption, SocketOption, err, fail, out
@@ -46,13 +45,11 @@ def list_(folder: FolderOption = None, as_json: JsonOption = False) -> None:
     if not rows:
         out.print(f"no incident in {where}", markup=False)
         return
-    table = Table("written", "why", "span", "size", "name", box=None, pad_edge=False)
-    table.columns[4].no_wrap = True
     for path, manifest, wrong in rows:
+        span = "" if wrong else f", {float(manifest.get('span_s', 0)):.0f} s"
+        out.print(f"[bold]{escape(path.name)}[/bold]  {path.stat().st_size / 1024:.0f} KiB{span}")
         why = f"[red]{escape(wrong)}[/red]" if wrong else escape(why_of(manifest))
-        span = "–" if wrong else f"{float(manifest.get('span_s', 0)):.0f} s"
-        table.add_row(_when(manifest).partition(" (")[0], why, span, f"{path.stat().st_size / 1024:.0f} KiB", path.name)
-    out.print(table)
+        out.print(f"  {_when(manifest).partition(' (')[0]}  {why}")
 
 
 @app.command()

@@ -66,9 +66,10 @@ def tell_campaign(console: Console, summary: Summary, small: Sequence[tuple[Verd
     for name, (ms, seed) in sorted(summary.worst_ms.items()):
         say(f"  {name:<32} {ms:>7,} of {BUDGETS_MS[name]:>7,} ms   [dim]seed {-seed}[/dim]")
     holes = summary.holes
-    if holes:
-        weight = "[red]holes[/red]" if summary.seeds >= FULL else f"no failure below {FULL} lives"
-        say(f"[bold]Never seen[/bold] ({len(holes)}, {weight})")
+    if holes and summary.seeds < FULL:
+        say(f"Never seen: {len(holes)} states, rows and premises; {FULL} lives must see each (--json has them)")
+    elif holes:
+        say(f"[bold]Never seen[/bold] ({len(holes)}, [red]holes[/red])")
         for hole in holes[:MISSING_SHOWN]:
             say(f"  {escape(hole)}")
         if len(holes) > MISSING_SHOWN:

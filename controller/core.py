@@ -174,7 +174,10 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
         record if store else None, heartbeat=not inputs.breakdowns,
     )  # fmt: skip
     blocked = _blocked(faults)
-    gated, outputs = gate.allow(core.gate, setup.gate, wanted, pack, situation.link_voltage_v, blocked, now_ms)
+    before = core.gate
+    if Event.EXCEPTION in inputs.breakdowns:
+        before = gate.switched_off(before, core.limits.at_ms, now_ms)
+    gated, outputs = gate.allow(before, setup.gate, wanted, pack, situation.link_voltage_v, blocked, now_ms)
     after = CoreState(
         setup, battery, inverter, faults, sup, limits, seen, gated, cap, record, pack, request, withheld,
         core.started_ms, kept, now_ms if store else core.record_at_ms, row, view,

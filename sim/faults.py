@@ -833,59 +833,86 @@ def kinds(build: Build) -> dict[str, Make]:
 
 
 SPANS_MS = (10, 50, 200, 700, 2_500, 8_000, 40_000)
-LYING_IN_WAIT = 0.6
+LASTING_MS = SPANS_MS[2:]
+LYING_IN_WAIT = 0.7
 """The share of faults that wait for a state instead of a time."""
-MOMENTS: Mapping[str, tuple[State, ...]] = {
-    "own": (State.CLOSING_NEGATIVE, State.PRECHARGING, State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING,
-            State.OPENING_POSITIVE),
-    "pack": (State.WAKING_PACK, State.RUNNING, State.UNLOADING),
-    "pack+inverter": (State.WAKING_PACK, State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING,
-                      State.OPENING_POSITIVE),
-    "none": (State.RUNNING, State.UNLOADING),
-}  # fmt: skip
-OFTEN = (State.STARTING, State.STANDBY, State.VERIFYING_OPEN, State.COOLING_DOWN, State.FAULT, State.LOCKED_OUT)
-
-
 QUICK = ("pin opens", "stop", "service stop", "complaint", "open now", "HVIL", "welds", "falls open", "relay cut",
          "revokes", "driver breaks", "relay board", "stall", "late ticks", "weld")  # fmt: skip
 """Kinds that stop a closing within a second; a state of the ladder lasts no longer."""
+AT_REST_KINDS = ("complaint", "weld", "welds", "pin opens", "heat", "open now", "BMS fault", "failsafe", "power cut")
+MATTERS: Mapping[State, tuple[str, ...]] = {
+    State.STARTING: ("loss", "weld", "welds", "missing page", "deafness", "link sensor lost", "complaint"),
+    State.STANDBY: AT_REST_KINDS,
+    State.WAKING_PACK: ("blocks", "load on link", "deafness", "welds", "weak supply", "frozen ids", "loss"),
+    State.CLOSING_NEGATIVE: ("stuck open", "feedback stuck", "feedback lost", "weld", "link sensor lost"),
+    State.PRECHARGING: ("resistor", "leaky link", "link sensor stuck", "link sensor lost", "fuse", "complaint", "loss"),
+    State.CLOSING_POSITIVE: ("stuck open", "feedback stuck", "feedback lost", "weld", "welds", "complaint"),
+    State.RUNNING: ("ignores limits", "measures wrong", "silent", "big wish", "heat", "bad cell", "welds", "complaint"),
+    State.UNLOADING: ("ignores limits", "big wish", "complaint", "welds", "loss", "current offset"),
+    State.OPENING_POSITIVE: ("weld", "welds", "complaint", "stuck open", "feedback stuck"),
+    State.VERIFYING_OPEN: ("link sensor lost", "link sensor stuck", "loss", "weld", "welds", "complaint", "bus-off"),
+    State.COOLING_DOWN: AT_REST_KINDS,
+    State.FAULT: AT_REST_KINDS,
+    State.LOCKED_OUT: AT_REST_KINDS,
+}
+"""What can go wrong in a state and then only."""
+CARRYING = (State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE)
+CLOSES_FIRST: Mapping[str, tuple[State, ...]] = {
+    "own": (State.CLOSING_NEGATIVE, State.PRECHARGING, State.CLOSING_POSITIVE),
+    "pack": (State.WAKING_PACK,),
+    "pack+inverter": (State.WAKING_PACK, State.CLOSING_POSITIVE),
+    "none": (),
+}
+
+
+def moments(build: Build) -> tuple[State, ...]:
+    """Every state this garage can be in, those that pass quickly more often."""
+    opens = (State.OPENING_POSITIVE,) if build.wiring in ("own", "pack+inverter") else ()
+    brief = (*CLOSES_FIRST[build.wiring], State.UNLOADING, *opens)
+    resting = (State.STARTING, State.STANDBY, State.COOLING_DOWN, State.FAULT, State.LOCKED_OUT)
+    return (*brief, *brief, State.RUNNING, State.RUNNING, State.VERIFYING_OPEN, *resting)
 
 
 def ambush(dice: random.Random, build: Build, known: Mapping[str, Make], chosen: Sequence[str]) -> Ambush:
-    """Some faults together, in one of the states this garage can be in: what acts at once, or what this life is about.
+    """Some faults together in one state: what acts at once, what matters then, or what this life is about.
 
     Beside them often a current no relay of ours may break, or an inverter that does not follow.
     """
-    state = dice.choice(MOMENTS[build.wiring] if dice.random() < 0.7 else OFTEN)
-    quick = [name for name in QUICK if name in known]
-    names = [dice.choice(quick)] if dice.random() < 0.5 else dice.sample(chosen, dice.randint(1, len(chosen)))
-    faults = [known[name](dice, build) for name in names]
-    beside = dice.random()
-    if beside < 0.25:
-        faults.append(LoadSurge(amps=dice.choice((-250.0, 250.0, -130.0))))
-    elif beside < 0.4:
-        faults.append(InTheInverter(attribute="ignores"))
+    state = dice.choice(moments(build))
+    of = dice.random()
+    names = QUICK if of < 0.4 else MATTERS[state] if of < 0.8 else tuple(chosen)
+    there = [name for name in names if name in known] or list(chosen)
+    faults = [known[dice.choice(there)](dice, build) for _ in range(dice.choice((1, 1, 2)))]
+    if state in CARRYING and (beside := dice.random()) < 0.6:
+        faults.append(LoadSurge(amps=dice.choice((-250.0, 250.0, -130.0))) if beside < 0.4
+                      else InTheInverter(attribute="ignores"))  # fmt: skip
     dice.shuffle(faults)
-    return Ambush(state=state, after_ms=dice.choice((0, 0, 0, 20, 90, 300, 1_500)), for_ms=dice.choice(SPANS_MS),
+    return Ambush(state=state, after_ms=dice.choice((0, 0, 0, 20, 90, 300)), for_ms=dice.choice(LASTING_MS),
                   faults=tuple(faults))  # fmt: skip
 
 
 def draw(dice: random.Random, build: Build, until_ms: int) -> list[Fault]:
-    """Some faults for a life: a few kinds are chosen, and only those happen, in order of time.
+    """Some faults for a life, in order of time: of a few kinds that are chosen for it, and in ambushes of any kind.
 
-    Half of them happen while it closes for the first time; beside most stands a person who insists, or a restless one.
+    Half of those with a time happen while it closes for the first time; most ambushes wait from the beginning. Beside
+    most stands a person who insists, or a restless one.
     """
     known = kinds(build)
     chosen = dice.sample(sorted(known), dice.choice((1, 2, 3, 4, 6)))
     first_ms = 3_500 if build.hurried else 14_000
     found: list[Fault] = []
-    if dice.random() < 0.6:
+    person = dice.random()
+    if person < 0.5:
         found.append(Insists(0, until_ms))
-    elif dice.random() < 0.75:
+    elif person < 0.85:
         found.append(Restless(0, until_ms, period_ms=dice.choice((2_500, 4_000, 9_000))))
     for _ in range(dice.choice((0, 1, 2, 3, 4, 6, 8))):
         if dice.random() < LYING_IN_WAIT:
             fault: Fault = ambush(dice, build, known, chosen)
+            if dice.random() < 0.8:
+                fault.end_ms = until_ms
+                found.append(fault)
+                continue
         else:
             fault = known[dice.choice(chosen)](dice, build)
         fault.begin_ms = 10 * dice.randrange((first_ms if dice.random() < 0.5 else until_ms) // 10)

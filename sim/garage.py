@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from controller import core
 from controller.batteries.base import BatteryProtocol
 from controller.batteries.registry import BATTERIES
 from controller.core import CoreState
+from controller.inverters.base import InverterProtocol
 from controller.inverters.registry import INVERTERS
 from controller.loop import TICK_MS, Loop, Ports
 from controller.model.events import Event, Notice
@@ -34,12 +35,12 @@ from controller.ports import (
     Outputs,
     Pins,
     Record,
-    RegisterPort,
     RegisterWrite,
 )
 from drivers.memory import HandClock, MemoryEvents, MemoryHeartbeat, MemoryLine, MemoryLink, MemoryPins, MemoryRegisters
 from drivers.modbus_server import ModbusServer
 from sim import leaf_pack, plain_pack
+from sim.byd_can_inverter import BydCanInverter
 from sim.gen24 import UNIT, Gen24
 from sim.invariants import Invariants, moment
 from sim.leaf_pack import LeafPack
@@ -69,7 +70,8 @@ Filter = Callable[[list[CanFrame], int], list[CanFrame]]
 class Build:
     """A garage before its first tick. pack: "tesla" in the wirings `pack…`, else "plain", in `own` also "leaf".
 
-    gen24: as bytes on its serial line, behind the real server; else register by register, which is cheaper.
+    inverter: "gen24" as bytes on its serial line, behind the real server; "registers", the same register by register,
+    which is cheaper; "byd_can", a Sungrow as frames.
     hurried: waits of seconds instead of tens of seconds, so that a short life sees more. unverified: the precharge is
     timed, not measured. sensor: our own link sensor (own). blind: relays without feedback. pins: stop and interlock are
     wired. record: what an earlier life left on the disk. residual_v: on the link. welded: closed before the first boot.
@@ -77,7 +79,7 @@ class Build:
 
     wiring: str = "own"
     pack: str = "plain"
-    gen24: bool = False
+    inverter: str = "registers"
     chemistry: str = "nca"
     soc: float = 0.5
     hurried: bool = False
@@ -119,8 +121,9 @@ class Build:
                 signals_ms=8_000,
             )  # fmt: skip
         name = "tesla_model3" if self.pack == "tesla" else self.pack
+        inverter = "byd_can" if self.inverter == "byd_can" else "byd_modbus"
         return Settings(
-            name, "byd_modbus", self.wiring, pack, self.max_power_w, precharge, contactors, off_grid=self.off_grid
+            name, inverter, self.wiring, pack, self.max_power_w, precharge, contactors, off_grid=self.off_grid
         )  # fmt: skip
 
     @property
@@ -258,8 +261,8 @@ class InverterEnd:
     power_w: float = field(default=0.0, init=False)
 
     @property
-    def port(self) -> RegisterPort:
-        """Our side of its cable."""
+    def ports(self) -> Mapping[str, Any]:
+        """Our side of its cable, by the names of Ports."""
         raise NotImplementedError
 
     def reboot(self, now_ms: int) -> None:
@@ -295,8 +298,8 @@ class RegisterInverter(InverterEnd):
         self._bounds_w = (0.0, 0.0)
 
     @property
-    def port(self) -> RegisterPort:
-        return self.registers
+    def ports(self) -> Mapping[str, Any]:
+        return {"registers": self.registers}
 
     def reboot(self, now_ms: int) -> None:
         super().reboot(now_ms)
@@ -346,8 +349,8 @@ class Gen24Inverter(InverterEnd):
         self.power_cut()
 
     @property
-    def port(self) -> RegisterPort:
-        return self.server
+    def ports(self) -> Mapping[str, Any]:
+        return {"registers": self.server}
 
     def reboot(self, now_ms: int) -> None:
         super().reboot(now_ms)
@@ -364,6 +367,42 @@ class Gen24Inverter(InverterEnd):
         heard, self.line.outbox = self.line.outbox, b""
         self.line.inbox += peer.step(now_ms, heard, max(0.0, link_v + self.offset_v), current_a)
         return -peer.discharge_limit_w, peer.charge_limit_w
+
+
+class CanInverter(InverterEnd):
+    """The Sungrow of sim/byd_can_inverter.py on a bus of its own. What takes its go back is its silence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peer, self.bus = BydCanInverter(), Bus()
+
+    @property
+    def ports(self) -> Mapping[str, Any]:
+        return {"inverter_bus": self.bus}
+
+    def reboot(self, now_ms: int) -> None:
+        super().reboot(now_ms)
+        self.peer.reboot(now_ms)
+
+    def power_cut(self) -> None:
+        self.bus.inbox, self.bus.outbox = [], []
+
+    def exchange(self, now_ms: int, link_v: float, current_a: float) -> tuple[float, float]:
+        peer = self.peer
+        peer.silent, peer.ignores_limits, peer.garbage = self.silent or self.revoked, self.ignores, self.garbage
+        heard, self.bus.outbox = self.bus.outbox, []
+        said = peer.step(now_ms, heard, max(0.0, link_v + self.offset_v), current_a)
+        self.bus.inbox += [frame._replace(at_ms=now_ms) for frame in said]
+        if not (peer.works and peer.sees_ready):
+            return 0.0, 0.0
+        return -peer.discharge_limit_w, peer.charge_limit_w
+
+
+INVERTER_ENDS: Mapping[str, Callable[[ClockPort, InverterProtocol], InverterEnd]] = {
+    "registers": lambda clock, protocol: RegisterInverter(),
+    "gen24": lambda clock, protocol: Gen24Inverter(clock, protocol.check_write),
+    "byd_can": lambda clock, protocol: CanInverter(),
+}
 
 
 # --- ports of our own ---
@@ -463,9 +502,7 @@ class Garage:
         self.pins = MemoryPins(Pins(True, True) if build.pins else Pins())
         self.disk = Disk(build.record, build.disk_ms)
         self.protocol = INVERTERS[self.settings.inverter]
-        self.inverter: InverterEnd = RegisterInverter()
-        if build.gen24:
-            self.inverter = Gen24Inverter(self.clock, self.protocol.check_write)
+        self.inverter = INVERTER_ENDS[build.inverter](self.clock, self.protocol)
         self.sensor_on = build.sensor and build.wiring == "own"
         self.sensor_stuck_v: float | None = None
         self.wires: dict[str, list[Filter]] = {FROM_PACK: [], TO_PACK: []}
@@ -550,8 +587,8 @@ class Garage:
         self.bus.inbox, self.bus.outbox = [], []
         self.inverter.power_cut()
         ports = Ports(
-            self.bus, self.relays, self.clock, self.events, self.disk, registers=self.inverter.port, pins=self.pins,
-            link=self.link, heartbeat=self.heartbeat,
+            self.bus, self.relays, self.clock, self.events, self.disk, pins=self.pins, link=self.link,
+            heartbeat=self.heartbeat, **self.inverter.ports,
         )  # fmt: skip
         self.loop = Loop(started, ports, recorder=self._hear)
         self.down_until_ms, self._beaten = None, (self.heartbeat.beats, self.now_ms)

@@ -74,7 +74,7 @@ def _build(dice: random.Random) -> Build:
     pack = "tesla" if wiring.startswith("pack") else "leaf" if own and dice.random() < 0.35 else "plain"
     stuck = frozenset({dice.choice(_BOARD if own else _BOARD[2:])}) if relays and dice.random() < 0.05 else frozenset()
     return Build(
-        wiring, pack=pack, gen24=dice.random() < 0.3,
+        wiring, pack=pack, inverter=dice.choices(("registers", "gen24", "byd_can"), (50, 25, 25))[0],
         soc=dice.choice((0.5, 0.5, 0.7, 0.98, 0.2, 0.03)), hurried=dice.random() < 0.75, unverified=unverified,
         sensor=sensor, blind=relays and dice.random() < 0.15, pins=dice.random() < 0.8, off_grid=dice.random() < 0.1,
         auto_enable=dice.random() < 0.1, link_f=dice.choice((0.001, 0.001, 0.0005, 0.002)),

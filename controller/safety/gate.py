@@ -14,6 +14,8 @@ from statecharts.supervisor import WIRINGS, Contactor
 
 PRECHARGE_WINDOW_MS = 600_000
 CHARGED_AT_LEAST = 0.95
+OFF_BY_MS = 1000
+"""A tick that breaks switches off; before one that is late the relay watchdog does, after 500 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,11 @@ def _unknown(pack: BatterySnapshot, settings: GateSettings, now_ms: int) -> str:
         if stamp is not None and now_ms - stamp > 5 * max(freshness.round_ms, 100):
             return feed.value
     return ""
+
+
+def switched_off(gate: Gate, last_ms: int, now_ms: int) -> Gate:
+    """After ticks that broke: everything went off in the first of them, soon after `last_ms`, the last one judged."""
+    return _passed(gate, frozenset(), gate.refusal, min(now_ms, last_ms + OFF_BY_MS))
 
 
 def _link_is_charged(gate: Gate, settings: GateSettings, pack: BatterySnapshot, link_v: float | None) -> bool:

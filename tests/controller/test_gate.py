@@ -9,7 +9,7 @@ from controller.model.battery import Feed, PackContactor
 from controller.model.events import Event
 from controller.model.reading import Freshness
 from controller.ports import CanFrame, Outputs
-from controller.safety.gate import Gate, GateSettings, allow
+from controller.safety.gate import OFF_BY_MS, Gate, GateSettings, allow, switched_off
 from statecharts.supervisor import SUPERVISOR, WIRINGS, Contactor, State
 from tests.bench import HEALTHY, ROUNDS_MS
 
@@ -236,6 +236,14 @@ def test_a_spent_precharge_keeps_down_nothing_else():
     assert not refused(outputs)
     assert gate.precharge_since_ms is None
     assert refused(charging(gate, 30_010)[1])
+
+
+def test_after_ticks_that_broke_the_precharge_was_off_and_so_was_everything_else():
+    gate, _ = charging(Gate(), 10_000)
+    for back_ms, booked_ms in ((10_400, 400), (50_000, OFF_BY_MS)):
+        after = switched_off(gate, 10_000, back_ms)
+        assert (after.closed, after.precharge_since_ms) == (frozenset(), None)
+        assert after.precharged == ((10_000, 10_000 + booked_ms),)
 
 
 def test_every_required_feed_is_looked_at_whatever_their_order():

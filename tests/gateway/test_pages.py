@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from controller.catalogue import CATALOGUE
+from controller.config import parse, show
 from controller.gateway.history_store import LEVEL_OF, Chart, Told
-from controller.gateway.pages import diagram, view
+from controller.gateway.pages import diagram, papers, view
 from controller.gateway.pages.view import Seen
 from controller.model.events import Event
 from controller.safety import envelope
 from statecharts.shadow import SHADOW
 from statecharts.supervisor import SUPERVISOR, State
 from tests.gateway import statuses
+from tests.live.world import CONFIG
 
 PIECES = (view.state, view.charge, view.limits, view.spread, view.health)
 RUNNING, HELD, UNHEARD = statuses.running(), statuses.held(), statuses.unheard()
@@ -163,3 +166,10 @@ def test_a_chart_draws_the_discharge_limit_below_zero_and_gaps_as_gaps():
     mean, low, wide = (s["data"] for s in history.option(chart, {"limit_discharge_w": "discharge limit"})["series"])
     assert mean == [[0, -2000.0], [60_000, None]]
     assert (low[0][1], low[0][1] + wide[0][1]) == (-3000.0, -1000.0)
+
+
+def test_the_config_is_shown_as_it_is_written():
+    shown = show(parse(CONFIG, "controller.toml", CATALOGUE))
+    names = ("inverter.off_grid", "battery.energy_full_wh", "battery.cells")
+    read = [text(papers._section({name: shown[name]})) for name in names]
+    assert [line.rstrip().rpartition(" ")[2] for line in read] == ["false", "–", "96"]

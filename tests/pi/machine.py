@@ -17,12 +17,16 @@ AUTOLOGIN = """[Service]
 ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 - dumb
 """
+CPUS = min(4, os.cpu_count() or 1)
+"""A processor of the guest that this machine has none for stands still at the worst moment."""
 KERNEL_ARGUMENTS = (
-    "console=ttyS1,115200 rw quiet iomem=relaxed systemd.show_status=0 "
+    f"maxcpus={CPUS} console=ttyS1,115200 rw quiet iomem=relaxed systemd.show_status=0 "
     "modprobe.blacklist=vc4,hci_uart,snd_bcm2835,bcm2835_v4l2 systemd.unit=multi-user.target"
 )
 
 
+ASK_AGAIN_S = 4.0
+"""A question costs the emulated processor seconds, which what is asked about needs too."""
 LOST = 99
 """The exit status of a command that its console swallowed."""
 
@@ -76,7 +80,7 @@ class Pi:
                 "qemu-system-aarch64", "-M", "raspi3b", "-display", "none", "-monitor", "none", "-no-reboot",
                 "-kernel", str(self.base / "vmlinuz"), "-initrd", str(self.base / "initrd.gz"),
                 "-dtb", str(self.base / "pi.dtb"), "-append", KERNEL_ARGUMENTS,
-                "-drive", f"file={self.image},format=raw,if=sd",
+                "-drive", f"file={self.image},format=raw,if=sd,cache=unsafe",
                 "-serial", f"unix:{uart},server=on,wait=off", "-serial", f"unix:{console},server=on,wait=off",
             ],
             stdout=subprocess.DEVNULL, stderr=self.log.open("ab"),
@@ -118,6 +122,7 @@ class Pi:
                 return output
             if time.monotonic() > give_up_s:
                 raise PiError(f"{command}: never matched {pattern!r}\n{output}")
+            time.sleep(ASK_AGAIN_S)
 
     def wait_for(self, pattern: bytes, timeout_s: float) -> re.Match[bytes]:
         """Read the console until it shows the pattern; what stood before it is taken off. Raises PiError."""

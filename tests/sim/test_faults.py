@@ -27,7 +27,7 @@ from sim.plain_pack import sealed
 from statecharts.supervisor import Contactor, State
 
 OWN, TESLA = Build("own", hurried=True), Build("pack", "tesla", hurried=True)
-LEAF = Build("own", "leaf", gen24=True)
+LEAF = Build("own", "leaf", inverter="gen24")
 
 
 def passed(fault: OnTheWire, *frames: CanFrame, at_ms: int = 10) -> list[CanFrame]:

@@ -13,8 +13,10 @@ NEGATIVE, PRECHARGE, POSITIVE = Contactor.NEGATIVE, Contactor.PRECHARGE, Contact
 BUILDS = {
     "own": Build("own", hurried=True), "none": Build("none", hurried=True),
     "pack": Build("pack", "tesla", hurried=True), "pack+inverter": Build("pack+inverter", "tesla", hurried=True),
-    "a Leaf": Build("own", "leaf", hurried=True), "a Gen24 by bytes": Build("own", gen24=True, hurried=True),
-    "a Leaf and a Gen24 by bytes": Build("own", "leaf", gen24=True, hurried=True),
+    "a Leaf": Build("own", "leaf", hurried=True), "a Gen24 by bytes": Build("own", inverter="gen24", hurried=True),
+    "a Sungrow by frames": Build("own", inverter="byd_can", hurried=True),
+    "a Tesla and a Sungrow": Build("pack", "tesla", inverter="byd_can", hurried=True),
+    "a Leaf and a Gen24 by bytes": Build("own", "leaf", inverter="gen24", hurried=True),
 }  # fmt: skip
 
 
@@ -32,6 +34,18 @@ def test_it_closes_and_power_flows_in_every_wiring(wiring: str):
     garage = running(BUILDS[wiring])
     assert garage.at is State.RUNNING
     assert garage.plant.current_a * garage.plant.link_v == pytest.approx(2_000.0, rel=0.02)
+    assert garage.broken == []
+
+
+def test_a_driver_that_breaks_in_the_precharge_is_no_reason_for_the_gate_to_refuse_the_next_one():
+    """Found by life 22 on 2026-11-26: the gate booked 39.5 s of it and refused the next precharge."""
+    garage = Garage(Build("own", residual_v=355.0)).ask(CommandKind.ENABLE)
+    assert garage.until(State.PRECHARGING)
+    garage.bus.raises = RuntimeError("the driver broke")
+    garage.run_ms(40_000)
+    garage.bus.raises = None
+    garage.run_ms(1_000).acknowledge_all().ask(CommandKind.ENABLE)
+    assert garage.until(State.RUNNING, within_ms=600_000), garage.reason  # the supervisor lets the resistor rest longer
     assert garage.broken == []
 
 

@@ -101,9 +101,15 @@ def _editor(house: House, visitor: Visitor, drafts: Drafts) -> None:
         look()
 
     def discard() -> None:
-        if visitor.may_command:
+        if not visitor.may_command:
+            ui.notify("You are not logged in any more.", type="negative")
+            return
+        try:
             drafts.discard()
-            area.value = present
+        except OSError as error:
+            ui.notify(f"Not discarded ({error.strerror}).", type="negative")
+            return
+        area.value = present
 
     html(
         '<p class="muted">What is kept here is a proposal. In force it is after somebody at the machine, with the pack '
@@ -147,7 +153,10 @@ def _section(shown: Mapping[str, Shown]) -> str:
 
 
 def _value(key: Shown) -> str:
-    value = UNKNOWN if key.value is None else "“”" if key.value == "" else str(key.value)
-    return (
-        f"<b>{escape(value)}</b> {escape(key.unit)}" if key.origin == "file" else f"{escape(value)} {escape(key.unit)}"
+    """As it is written in the file."""
+    if key.value is None:
+        return UNKNOWN
+    value = escape(
+        "“”" if key.value == "" else str(key.value).lower() if isinstance(key.value, bool) else str(key.value)
     )
+    return f"<b>{value}</b> {escape(key.unit)}" if key.origin == "file" else f"{value} {escape(key.unit)}"
