@@ -18,9 +18,10 @@ ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 - dumb
 """
 CPUS = min(4, os.cpu_count() or 1)
-"""A processor of the guest that this machine has none for stands still at the worst moment."""
+"""A processor of the guest that this machine has none for stands still at the worst moment: it gets no work."""
+WORKLESS = f"isolcpus={CPUS}-3 " if CPUS < 4 else ""
 KERNEL_ARGUMENTS = (
-    f"maxcpus={CPUS} console=ttyS1,115200 rw quiet iomem=relaxed systemd.show_status=0 "
+    f"{WORKLESS}console=ttyS1,115200 rw quiet iomem=relaxed systemd.show_status=0 "
     "modprobe.blacklist=vc4,hci_uart,snd_bcm2835,bcm2835_v4l2 systemd.unit=multi-user.target"
 )
 
