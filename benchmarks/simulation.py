@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from controller.ports import CommandKind
+from controller.trace import Trace
 from sim.garage import Build, Garage
-from sim.trace import Trace
 from statecharts.supervisor import State
 
 BUILDS = (

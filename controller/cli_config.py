@@ -69,13 +69,8 @@ def config_show(config: ConfigOption = None, as_json: JsonOption = False) -> Non
         return
     table = Table("key", "value", "unit", "from", "bound")
     for key, value in shown.items():
-        table.add_row(key, escape(_as_written(value.value)), value.unit, value.origin, escape(value.bound))
+        table.add_row(key, escape(value.written), value.unit, value.origin, escape(value.bound))
     out.print(table)
-
-
-def _as_written(value: object) -> str:
-    """A value as one would type it; – where none is stated."""
-    return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @app.command("set", context_settings={"ignore_unknown_options": True})

@@ -134,6 +134,9 @@ def parse(text: str, name: str, catalogue: Catalogue) -> Config:
     return Config(name, known, values, frozenset(stated), _settings(values, known, catalogue))
 
 
+# --- what the core gets ---
+
+
 def _settings(values: Mapping[str, Any], known: tuple[Key, ...], catalogue: Catalogue) -> Settings:
     """The records the core judges by, from values that were checked."""
 
@@ -211,6 +214,13 @@ class Shown(NamedTuple):
     unit: str
     bound: str
     text: str
+
+    @property
+    def written(self) -> str:
+        """The value as one would type it; – where none is stated."""
+        if self.value is None:
+            return "–"
+        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
 
 
 def show(config: Config) -> dict[str, Shown]:

@@ -38,9 +38,6 @@ def text_of(path: Path) -> str:
         raise error("this is no text in UTF-8", "give the path of a config file, saved as UTF-8", line) from None
 
 
-# --- what the core gets ---
-
-
 @contextmanager
 def alone(target: Path) -> Iterator[None]:
     """One change at a time: the folder is locked, since the file itself is replaced."""
@@ -56,8 +53,8 @@ def alone(target: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def written_beside(target: Path, text: str) -> Path:
-    """A new file beside `target`, safely on disk, with the mode and owner of the old one. Raises OSError."""
+def written_beside(target: Path, text: str, mode: int = 0o644) -> Path:
+    """A new file beside `target`, safely on disk, with mode and owner of the old one, else `mode`. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     fresh = Path(name)
     try:
@@ -65,7 +62,7 @@ def written_beside(target: Path, text: str) -> Path:
             file.write(text.encode("utf-8"))
             file.flush()
             old = target.stat() if target.exists() else None
-            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else 0o644)
+            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else mode)
             if old:
                 with suppress(PermissionError):
                     os.fchown(file.fileno(), old.st_uid, old.st_gid)

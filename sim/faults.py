@@ -658,6 +658,7 @@ class Ambush(Fault):
     for_ms: int = 200
     faults: tuple[Fault, ...] = ()
     _sprung_ms: int | None = None
+    _past: bool = False
 
     def begin(self, garage: Garage) -> None:
         garage.observers.append(self._wait)
@@ -668,6 +669,8 @@ class Ambush(Fault):
 
     def _wait(self, garage: Garage, outputs: object) -> None:
         now_ms = garage.now_ms
+        if self._past:
+            return
         if self._sprung_ms is None:
             if garage.at is self.state and now_ms - garage.states[-1].at_ms >= self.after_ms:
                 self._sprung_ms = now_ms
@@ -677,10 +680,10 @@ class Ambush(Fault):
             self._over(garage)
 
     def _over(self, garage: Garage) -> None:
-        if self._sprung_ms is not None:
+        if self._sprung_ms is not None and not self._past:
             for fault in self.faults:
                 fault.end(garage)
-        self.faults = ()
+        self._past = True
 
 
 # --- chance ---

@@ -37,6 +37,7 @@ from controller.ports import (
     Record,
     RegisterWrite,
 )
+from controller.trace import Trace
 from drivers.memory import HandClock, MemoryEvents, MemoryHeartbeat, MemoryLine, MemoryLink, MemoryPins, MemoryRegisters
 from drivers.modbus_server import ModbusServer
 from sim import leaf_pack, plain_pack
@@ -47,7 +48,6 @@ from sim.leaf_pack import LeafPack
 from sim.plain_pack import PlainPack
 from sim.plant import CHEMISTRIES, Cells, Plant, PlantRelays, Relay, Source
 from sim.tesla_pack import Phase, TeslaPack
-from sim.trace import Trace
 from statecharts.chart import Row
 from statecharts.supervisor import WIRINGS, Contactor, State
 
@@ -583,6 +583,7 @@ class Garage:
         started = core.start(
             self.settings, self.build.battery, self.protocol, record=self.disk.record, now_ms=self.now_ms
         )  # fmt: skip
+        self.booted_from = self.disk.record
         self._drop_coils()
         self.bus.inbox, self.bus.outbox = [], []
         self.inverter.power_cut()
@@ -686,7 +687,7 @@ class Garage:
         if state.supervisor.state is not self.states[-1].state:
             self.states.append(StateChange(now_ms, state.supervisor.state, state.supervisor.cause))
         if state.view is not None:  # None: nothing was decided yet
-            now = moment(state, self.heard, outputs, state.view, self.disk.record, now_ms)
+            now = moment(state, self.heard, outputs, state.view, self.disk.record, now_ms, self.booted_from)
             self.broken += self.invariants.look(now._replace(broken=self.loop.error is not None))
         if self.trace is not None:
             self.trace.add(now_ms, state, outputs)

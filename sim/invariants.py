@@ -39,6 +39,7 @@ class Moment(NamedTuple):
     an exception, so the core decided nothing and everything must be off. since_ms: since when the state before this
     tick was there. fed_once: the relays that were fed back once.
     weld_shown: a weld check was contradicted, and nobody has unlocked since. ran: it was RUNNING since enabled.
+    booted_from: the record that was on the disk when the program started.
     """
 
     now_ms: int
@@ -76,6 +77,7 @@ class Moment(NamedTuple):
     fed_once: frozenset[Contactor] = OFF
     weld_shown: bool = False
     ran: bool = False
+    booted_from: Record | None = None
 
     @property
     def waits_for_go(self) -> bool:
@@ -106,8 +108,9 @@ class Moment(NamedTuple):
 
 
 def moment(
-    core: CoreState, inputs: Inputs, outputs: Outputs, view: InverterView, stored: Record | None, now_ms: int
-) -> Moment:
+    core: CoreState, inputs: Inputs, outputs: Outputs, view: InverterView, stored: Record | None, now_ms: int,
+    booted_from: Record | None,
+) -> Moment:  # fmt: skip
     """The record of a tick, from the core as the tick left it."""
     setup, pack, request = core.setup, core.pack, core.request
     link_v, link_at_ms = inputs.link_voltage_v, inputs.link_at_ms
@@ -121,7 +124,7 @@ def moment(
         tuple(inputs.commands), tuple(inputs.breakdowns), pack, request, core.watch.offset_a, core.supervisor.state,
         outputs.closed, core.faults, core.withheld, core.supervisor.recovery_until_ms is not None, core.cap,
         core.limits, view, core.record, stored, core.gate.refusal, outputs.heartbeat, outputs.events,
-        ran=core.supervisor.ran,
+        ran=core.supervisor.ran, booted_from=booted_from,
     )  # fmt: skip
 
 
@@ -661,10 +664,9 @@ class LatchedUntilAcknowledged(Invariant):
         return ", ".join(left)
 
     def _forgotten(self, now: Moment, last: Moment) -> str:
-        """What was on disk when it restarted is still there. Were both copies destroyed, a lock-out stands for it."""
-        stored = last.stored
-        destroyed = Event.RECORD_LOST in now.held - last.held and now.state is State.LOCKED_OUT
-        if stored is None or destroyed:
+        """What was on disk when it restarted is still there."""
+        stored = now.booted_from
+        if stored is None:
             return ""
         lost = set(stored.latched) - {event.value for event in now.held}
         if stored.locked_out and now.state is not State.LOCKED_OUT:

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from controller.model.events import Event
 from controller.ports import CanFrame, CommandKind, Outputs, Record
+from controller.trace import Trace
 from sim.faults import Fault, draw
 from sim.garage import Build, Garage, LeafEnd, PlainEnd, TeslaEnd
 from sim.invariants import CAUSES, INVARIANTS
 from sim.recording import write_candump
-from sim.trace import Trace
 from statecharts.supervisor import SUPERVISOR, Contactor, State
 
 LIVENESS_MS = 600_000

@@ -16,9 +16,9 @@ from controller.model.settings import Settings
 from controller.ports import CanFrame, Outputs
 from controller.safety.envelope import Limits
 from controller.safety.situation import missing_feeds
+from controller.trace import Trace
 from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, MemoryRegisters, MemoryRelays
 from sim.recording import Recording
-from sim.trace import Trace
 from statecharts.supervisor import State
 
 

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from controller.ports import CommandKind, Outputs
 from controller.safety.situation import missing_feeds
+from controller.trace import Trace, values_of
 from sim.faults import (
     Asks,
     Fault,
@@ -26,7 +27,6 @@ from sim.faults import (
 )
 from sim.garage import Build, Garage
 from sim.replay import Active, Result, StateChange, Tally
-from sim.trace import Trace, values_of
 from statecharts.supervisor import Contactor, State
 
 Watch = Callable[[Garage, Outputs], None]

@@ -143,6 +143,7 @@ class Bench:
         self.breakdowns: list[Event] = []
         self.disk_full = False
         self.stored: Record | None = record
+        self.booted_from = record
         self.link_v: float | None = 0.0
         self.sampled_ms: int | None = None
         self.load_a = 0.0
@@ -229,7 +230,7 @@ class Bench:
             self.states.append((self.now_ms, sup.state, sup.cause))
         self.views.append(self.slate["view"])  # type: ignore[arg-type]
         for observe in self.observers:
-            observe(moment(self.state, inputs, self.outputs, self.view, self.stored, self.now_ms))
+            observe(moment(self.state, inputs, self.outputs, self.view, self.stored, self.now_ms, self.booted_from))
 
     # --- the world ---
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TextIO
 
 from controller.codec import candump
+from controller.gateway.shelf import kept, trim
 from controller.ports import CanFrame, PortError
 
 IDS_MAX: Final = 400
@@ -136,8 +137,7 @@ class Monitor:
             fresh = Capture(self._folder / f"{name}-{stamp}.log", self._now_s() + min(seconds, CAPTURE_MAX_S))
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                for old in captures(self._folder)[CAPTURES_KEPT - 1 :]:
-                    old.unlink(missing_ok=True)
+                trim(self._folder, CAPTURES_KEPT - 1, CAPTURE)
                 fresh.open()
             except OSError as error:
                 return f"{fresh.path} cannot be written ({error.strerror})"
@@ -209,5 +209,4 @@ class Monitor:
 
 def captures(folder: Path) -> list[Path]:
     """Newest first. Raises OSError."""
-    found = [path for path in folder.iterdir() if CAPTURE.fullmatch(path.name)] if folder.exists() else []
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return kept(folder, CAPTURE)

@@ -5,13 +5,12 @@ The gateway writes no file of the control process: what is kept here is applied 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 from controller import config_proposal
 from controller.config_check import ConfigError, Problem
-from controller.config_file import SIZE_MAX, text_of
+from controller.config_file import SIZE_MAX, text_of, written_beside
 from controller.config_keys import Catalogue
 
 MODE: Final = 0o640
@@ -51,12 +50,8 @@ class Drafts:
             return [Problem(None, "", f"it is larger than {SIZE_MAX // 1024} KiB", "")]
         if wrong := self.problems(text):
             return wrong
-        fresh = self.proposal.with_name(f".{self.proposal.name}")
         try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE)
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-            fresh.replace(self.proposal)
+            written_beside(self.proposal, text, MODE).replace(self.proposal)
         except OSError as error:
             return [Problem(None, "", f"{self.proposal} cannot be written ({error.strerror})", "")]
         return []

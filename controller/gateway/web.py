@@ -50,7 +50,8 @@ from controller.gateway.pages import (
     style,
 )
 from controller.gateway.pages.frame import House, Visitor
-from controller.gateway.workbench import PLOT, UPLOAD_MAX_BYTES, Workbench, kept
+from controller.gateway.shelf import kept
+from controller.gateway.workbench import PLOT, UPLOAD_MAX_BYTES, Workbench
 
 LOOK_S: Final = 2.0
 """How often it is looked whether the password is another one."""

@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from controller.gateway.shelf import NAME, trim
+
 UPLOAD_MAX_BYTES, UPLOADS_KEPT, PLOTS_KEPT = 64 * 2**20, 8, 8
 MEMORY_BYTES, CPU_S, FILE_BYTES = 768 * 2**20, 600, 64 * 2**20
 PATIENCE_S: Final = 900.0
 TOLD_MAX: Final = 20_000
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 PLOT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}\.html")
 
 
@@ -41,7 +42,7 @@ class Workbench:
         self._command = command
 
     async def replay(self, recording: Path) -> None:
-        """Run it to its end; what came of it is the job. A second one beside it is refused by saying so in `why`."""
+        """Run it to its end; what came of it is the job. Beside one that runs nothing is begun."""
         if self.job is not None and self.job.runs:
             return
         self.job = Job(recording.name, runs=True)
@@ -110,15 +111,3 @@ async def keep(folder: Path, name: str, pieces: AsyncIterator[bytes]) -> str:
     finally:
         fresh.unlink(missing_ok=True)
     return ""
-
-
-def kept(folder: Path, pattern: re.Pattern[str] = NAME) -> list[Path]:
-    """What is there, newest first. Raises OSError."""
-    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name)] if folder.exists() else []
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-
-
-def trim(folder: Path, most: int) -> None:
-    """The oldest go. Raises OSError."""
-    for old in kept(folder)[most:]:
-        old.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ from controller.config import HIDDEN
 from controller.gateway import workbench
 from controller.gateway.drafts import Drafts
 from controller.gateway.guard import BODY_MAX, ENVELOPE
-from controller.gateway.workbench import Workbench, keep, kept
+from controller.gateway.shelf import kept
+from controller.gateway.workbench import Workbench, keep
 from tests.gateway.test_web import session, site
 from tests.live.world import CONFIG
 

@@ -117,6 +117,16 @@ def test_a_recording_of_another_battery_than_the_named_one_is_told() -> None:
     assert line.endswith("no tesla_model3 speaks in it; it looks like leaf")
 
 
+def test_a_line_is_not_broken_however_long_the_path_is(tmp_path: Path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    log = folder / "m3-michael.log"
+    log.write_bytes(Path(str(shipped("m3-michael.log"))).read_bytes())
+    who, _ = controller("log", "identify", str(log)).stdout.splitlines()
+    assert who.startswith(f"{log}: ")
+    assert who.endswith("96 cells, NCA")
+
+
 @needs_shared
 @pytest.mark.parametrize(
     ("log", "says", "format"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from controller import core
 from controller.model.events import Event
 from controller.ports import CommandKind, Record
 from sim.garage import Build, Garage
@@ -47,6 +48,23 @@ def test_a_driver_that_breaks_in_the_precharge_is_no_reason_for_the_gate_to_refu
     garage.run_ms(1_000).acknowledge_all().ask(CommandKind.ENABLE)
     assert garage.until(State.RUNNING, within_ms=600_000), garage.reason  # the supervisor lets the resistor rest longer
     assert garage.broken == []
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_restart_that_forgets_what_was_on_disk_is_a_violation(torn: bool, forgets: bool, monkeypatch):
+    """Life 1024 on 2026-11-26 cut the power with both copies destroyed: then a lock-out is what was on disk."""
+    garage = Garage(Build("own", record=Record(9, latched=(Event.BMS_FAULT.value,)), disk_ms=0)).run_ms(1_000)
+    if forgets:
+        start = core.start
+        monkeypatch.setattr(core, "start", lambda *given, record, **more: start(*given, record=None, **more))
+    garage.disk.torn = torn
+    garage.cut_power(100).run_ms(1_000)
+    assert bool(garage.broken) is forgets, garage.broken
+    if forgets:
+        assert garage.broken[0].startswith("I9")
+    else:
+        assert garage.at is (State.LOCKED_OUT if torn else State.FAULT)
 
 
 @pytest.mark.parametrize("wiring", BUILDS)

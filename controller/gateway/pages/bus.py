@@ -14,7 +14,7 @@ from nicegui import ui
 from controller.gateway.bus import Monitor, Readings, Row, captures
 from controller.gateway.pages import view
 from controller.gateway.pages.frame import House, Visitor, card, frame, html, live
-from controller.gateway.pages.papers import LOG_IN
+from controller.gateway.pages.papers import LOG_IN, listed
 
 SPANS: Final = {10: "10 s", 60: "1 min", 300: "5 min", 600: "10 min"}
 STAMP: Final = "%Y%m%dT%H%M%SZ"
@@ -37,7 +37,7 @@ def build(house: House, request: Request) -> None:
             listing = html("")
 
     def refresh() -> None:
-        listing.set_content(listed(house.bench.captures if house.bench else None))
+        listing.set_content(listed(house.bench.captures if house.bench else None, captures, _capture))
 
     live(refresh)
 
@@ -110,15 +110,5 @@ def _value(value: Any) -> str:
     return view.UNKNOWN if value is None else escape(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
-def listed(folder: Path | None) -> str:
-    """The captures there are, newest first."""
-    try:
-        found = captures(folder) if folder is not None else []
-        rows = "".join(
-            f'<tr><td><a href="/captures/{path.name}" download>{path.name}</a></td>'
-            f'<td class="n">{path.stat().st_size / 2**20:.1f} MiB</td></tr>'
-            for path in found
-        )
-    except OSError as error:
-        return f'<p class="muted">{escape(str(folder))} cannot be read ({escape(error.strerror or "")}).</p>'
-    return f'<div class="scroll"><table>{rows}</table></div>' if rows else '<p class="muted">None so far.</p>'
+def _capture(path: Path) -> str:
+    return f'<td><a href="/captures/{path.name}" download>{path.name}</a></td>'

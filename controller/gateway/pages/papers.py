@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -34,23 +35,30 @@ def incidents(house: House, request: Request) -> None:
             '<p class="muted">The last minutes before a fault or an end, as control wrote them. '
             "<code>controller sim --replay FILE</code> replays one, tick by tick.</p>"
         )
-        html(_listing(house.incidents) if visitor.may_know else LOG_IN)
+        html(listed(house.incidents, bundles, _bundle, HEAD) if visitor.may_know else LOG_IN)
 
 
-def _listing(folder: Path | None) -> str:
+def listed(
+    folder: Path | None, there: Callable[[Path], list[Path]], cells: Callable[[Path], str], head: str = ""
+) -> str:
+    """The files of a folder, each with its size behind its `cells`; why there is nothing to show."""
     try:
-        found = bundles(folder) if folder is not None else []
         rows = "".join(
-            f'<tr><td><a href="/incidents/{path.name}" download>{path.name}</a></td><td>{_why(path)}</td>'
-            f'<td class="n">{path.stat().st_size / 2**20:.1f} MiB</td></tr>'
-            for path in found
+            f'<tr>{cells(path)}<td class="n">{path.stat().st_size / 2**20:.1f} MiB</td></tr>'
+            for path in (there(folder) if folder is not None else ())
         )
     except OSError as error:
         return f'<p class="muted">{escape(str(folder))} cannot be read ({escape(error.strerror or "")}).</p>'
     if not rows:
         return '<p class="muted">None so far.</p>'
-    head = "<tr><th>bundle</th><th>why</th><th>size</th></tr>"
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
+
+
+HEAD: Final = "<thead><tr><th>bundle</th><th>why</th><th>size</th></tr></thead>"
+
+
+def _bundle(path: Path) -> str:
+    return f'<td><a href="/incidents/{path.name}" download>{path.name}</a></td><td>{_why(path)}</td>'
 
 
 def _why(path: Path) -> str:
@@ -86,19 +94,22 @@ def _editor(house: House, visitor: Visitor, drafts: Drafts) -> None:
         html(f'<p class="alert bad">{escape(str(error))}</p>')
         return
 
-    def look() -> None:
-        wrong = drafts.problems(area.value)
-        propose.set_enabled(not wrong)
-        said.set_content(_problems(wrong) if wrong else _news(drafts, area.value))
+    async def look() -> None:
+        text = area.value
+        wrong = await asyncio.to_thread(drafts.problems, text)
+        told = _problems(wrong) if wrong else await asyncio.to_thread(_news, drafts, text)
+        if text == area.value:
+            propose.set_enabled(not wrong)
+            said.set_content(told)
 
-    def keep() -> None:
+    async def keep() -> None:
         if not visitor.may_command:
             ui.notify("You are not logged in any more.", type="negative")
             return
-        wrong = drafts.propose(area.value)
+        wrong = await asyncio.to_thread(drafts.propose, area.value)
         house.tell("page: a config is proposed" if not wrong else "page: a config was proposed that is wrong")
         ui.notify("Not kept." if wrong else "Kept as a proposal.", type="negative" if wrong else "positive")
-        look()
+        await look()
 
     def discard() -> None:
         if not visitor.may_command:
@@ -122,7 +133,7 @@ def _editor(house: House, visitor: Visitor, drafts: Drafts) -> None:
     with ui.element("div").classes("tools"):
         propose = ui.button("Propose", on_click=keep).props("no-caps")
         ui.button("Discard", on_click=discard).props("no-caps outline")
-    look()
+    ui.timer(0.0, look, once=True)
 
 
 def _problems(wrong: Sequence[Problem]) -> str:
@@ -156,7 +167,5 @@ def _value(key: Shown) -> str:
     """As it is written in the file."""
     if key.value is None:
         return UNKNOWN
-    value = escape(
-        "“”" if key.value == "" else str(key.value).lower() if isinstance(key.value, bool) else str(key.value)
-    )
+    value = escape("“”" if key.value == "" else key.written)
     return f"<b>{value}</b> {escape(key.unit)}" if key.origin == "file" else f"{value} {escape(key.unit)}"

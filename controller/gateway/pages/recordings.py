@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from controller.gateway import workbench
 from controller.gateway.bus import captures
 from controller.gateway.pages import papers
 from controller.gateway.pages.frame import House, Visitor, card, frame, html, live
+from controller.gateway.shelf import kept
 from controller.gateway.workbench import PLOT, UPLOAD_MAX_BYTES, Job, Workbench
 
 
@@ -37,7 +39,7 @@ def build(house: House, request: Request) -> None:
 
     def refresh() -> None:
         said.set_content(_job(bench.job))
-        plots.set_content(_plots(bench.plots))
+        plots.set_content(papers.listed(bench.plots, partial(kept, pattern=PLOT), _plot))
 
     live(refresh)
 
@@ -80,7 +82,7 @@ def recordings(house: House, bench: Workbench) -> list[Path]:
     """Everything that can be replayed here; a folder that cannot be read has none."""
     found: list[Path] = []
     there: list[tuple[Callable[[Path], list[Path]], Path | None]] = [
-        (workbench.kept, bench.uploads), (captures, bench.captures), (papers.bundles, house.incidents)
+        (kept, bench.uploads), (captures, bench.captures), (papers.bundles, house.incidents)
     ]  # fmt: skip
     for look, folder in there:
         with suppress(OSError):
@@ -100,13 +102,5 @@ def _job(job: Job | None) -> str:
     return f'<p>{name}: <a href="/plots/{job.plot}" target="_blank">look at its plot</a></p>{told}'
 
 
-def _plots(folder: Path) -> str:
-    try:
-        rows = "".join(
-            f'<tr><td><a href="/plots/{path.name}" target="_blank">{path.name}</a></td>'
-            f'<td class="n">{path.stat().st_size / 2**20:.1f} MiB</td></tr>'
-            for path in workbench.kept(folder, PLOT)
-        )
-    except OSError as error:
-        return f'<p class="muted">{escape(str(folder))} cannot be read ({escape(error.strerror or "")}).</p>'
-    return f'<div class="scroll"><table>{rows}</table></div>' if rows else '<p class="muted">None so far.</p>'
+def _plot(path: Path) -> str:
+    return f'<td><a href="/plots/{path.name}" target="_blank">{path.name}</a></td>'
