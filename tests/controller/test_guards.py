@@ -331,18 +331,19 @@ def test_every_missing_permission_is_named_at_once():
     )  # fmt: skip
 
 
-OLD = (NOW_MS - 86_400_000, NOW_MS - 86_399_999)
+OLD = (NOW_MS - 86_400_000, NOW_MS - 86_399_999, NOW_MS - 86_399_998)
 
 
 def test_a_closing_goes_on_record_once_and_comes_off_it_when_a_permission_goes():
-    sup = replace(ENABLED, state=State.STANDBY, recorded_seq=None, closings_ms=OLD, precharges_ms=((NOW_MS - 1, 50),))
+    before = ((NOW_MS - 9, 40), (NOW_MS - 1, 50))
+    sup = replace(ENABLED, state=State.STANDBY, recorded_seq=None, closings_ms=OLD, precharges_ms=before)
     booked = supervisor.permit(sup, seen(), NO_FAULTS, 7)
     assert booked.recorded_seq == 7
-    assert booked.closings_ms == (OLD[1], NOW_MS)  # a day old is forgotten
-    assert booked.precharges_ms == ((NOW_MS - 1, 50), (NOW_MS, 2_000))
+    assert booked.closings_ms == (*OLD[1:], NOW_MS)  # a day old is forgotten
+    assert booked.precharges_ms == (*before, (NOW_MS, 2_000))
     assert supervisor.permit(booked, seen(now_ms=NOW_MS), NO_FAULTS, 8) is booked
     settled = supervisor.permit(booked, seen(request={"go": False}), NO_FAULTS, 8)
-    assert settled == replace(booked, recorded_seq=None, closings_ms=(OLD[1],), precharges_ms=((NOW_MS - 1, 50),))
+    assert settled == replace(booked, recorded_seq=None, closings_ms=OLD[1:], precharges_ms=before)
     assert supervisor.permit(sup, seen(request={"go": False}), NO_FAULTS, 8) is sup
 
 
@@ -468,15 +469,15 @@ def test_a_machine_begins_in_starting_with_nothing_asked_and_nothing_remembered(
     assert (first.recorded_seq, first.unload_by_ms, first.fuse_since_ms, first.contactor_seen) == (None,) * 3 + (False,)
 
 
-BOOKED = ((1, 50), (NOW_MS - 400, 2_000))
+BOOKED = ((1, 50), (2, 60), (NOW_MS - 400, 2_000))
 
 
 @pytest.mark.parametrize(
     ("state", "wiring", "some", "precharges"),
     [
-        (State.PRECHARGING, "own", faults(HVIL_OPEN=ACTING), ((1, 50), (NOW_MS - 300, 300))),
-        (State.CLOSING_NEGATIVE, "own", faults(HVIL_OPEN=ACTING), ((1, 50),)),
-        (State.WAKING_PACK, "pack", faults(HVIL_OPEN=ACTING), ((1, 50),)),
+        (State.PRECHARGING, "own", faults(HVIL_OPEN=ACTING), ((1, 50), (2, 60), (NOW_MS - 300, 300))),
+        (State.CLOSING_NEGATIVE, "own", faults(HVIL_OPEN=ACTING), BOOKED[:-1]),
+        (State.WAKING_PACK, "pack", faults(HVIL_OPEN=ACTING), BOOKED[:-1]),
         (State.RUNNING, "own", faults(HVIL_OPEN=ACTING), BOOKED),
         (State.CLOSING_POSITIVE, "own", faults(HVIL_OPEN=ACTING), BOOKED),
     ],
@@ -491,7 +492,7 @@ def test_a_precharge_that_succeeds_is_booked_for_what_it_took():
     sup = replace(ENABLED, state=State.PRECHARGING, since_ms=NOW_MS - 300, precharges_ms=BOOKED, charge=charge)
     after = stepped(sup)
     assert after.state is State.CLOSING_POSITIVE
-    assert after.precharges_ms == ((1, 50), (NOW_MS - 300, 300))
+    assert after.precharges_ms == ((1, 50), (2, 60), (NOW_MS - 300, 300))
     assert stepped(replace(ENABLED, state=State.CLOSING_NEGATIVE, since_ms=0, precharges_ms=BOOKED)).precharges_ms == (
         BOOKED
     )
