@@ -110,6 +110,7 @@ make_venv() {  # $1: a folder of wheels, or nothing
 switch_to() {  # $1: the venv to use from now on; the one used before is kept
     refuse_while_closed
     stop_all
+    sync  # should the power fail from here on, the new version is whole
     before=$(readlink -f "$HOME_DIR/current" 2>/dev/null || true)
     ln -sfn "$1" "$HOME_DIR/current"
     [ -z "$before" ] || [ "$before" = "$1" ] || ln -sfn "$before" "$HOME_DIR/previous"
@@ -129,6 +130,7 @@ switch_to() {  # $1: the venv to use from now on; the one used before is kept
     "$HOME_DIR/current/bin/python" -c 'import aiomqtt' 2>/dev/null || rm -f /etc/systemd/system/packwarden-gateway.service
     udevadm control --reload 2>/dev/null || true
     udevadm trigger --settle --subsystem-match=gpio --subsystem-match=tty 2>/dev/null || true  # what is plugged in already
+    sync  # a unit that is an empty file after a power cut counts as masked
     systemctl daemon-reload
     let_go_of_pins
 }
