@@ -13,7 +13,7 @@ from controller.model.texts import TEXTS
 from controller.ports import Outputs
 from sim import lives
 from sim.garage import Garage
-from sim.lives import BUDGETS_MS, FULL, Life, Summary, Verdict
+from sim.lives import BUDGETS_MS, FULL, JUDGED, Life, Summary, Verdict
 from sim.plot import PlotData, PlotRecorder
 from sim.replay import Result
 from sim.scenarios import Scenario
@@ -66,8 +66,9 @@ def tell_campaign(console: Console, summary: Summary, small: Sequence[tuple[Verd
     for name, (ms, seed) in sorted(summary.worst_ms.items()):
         say(f"  {name:<32} {ms:>7,} of {BUDGETS_MS[name]:>7,} ms   [dim]seed {-seed}[/dim]")
     holes = summary.holes
-    if holes and summary.seeds < FULL:
-        say(f"Never seen: {len(holes)} states, rows and premises; {FULL} lives must see each (--json has them)")
+    if holes and not summary.tame:
+        say(f"Never seen: {len(holes)} states, premises and rows; {JUDGED} lives must see the states and premises, "
+            f"{FULL} the rows (--json has them)")  # fmt: skip
     elif holes:
         say(f"[bold]Never seen[/bold] ({len(holes)}, [red]holes[/red])")
         for hole in holes[:MISSING_SHOWN]:

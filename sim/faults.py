@@ -751,6 +751,7 @@ PLAIN: Mapping[str, Make] = {
     "complaint": lambda d, b: Complaint(
         complaint=d.choice(("fault", "open_now", "open_asked", "refuses", "no_charge", "no_discharge", "warns",
                             "welded"))),
+    "weld told": lambda d, b: Complaint(complaint="welded"),
     "heat": lambda d, b: InThePack(attribute="offset_c", value=d.choice((40.0, -25.0, 25.0))),
     "voltage offset": lambda d, b: InThePack(attribute="offset_v", value=d.choice((-15.0, 60.0, -90.0))),
     "SoC jump": lambda d, b: InThePack(attribute="offset_soc_pct", value=d.choice((10.0, -60.0))),
@@ -800,6 +801,8 @@ INVERTER: Mapping[str, Make] = {
     "reboots": lambda d, b: InverterReboots(),
     "permission flaps": lambda d, b: PermissionFlaps(period_ms=d.choice((200, 1_000, 5_000))),
     "load surge": lambda d, b: LoadSurge(amps=d.choice((-60.0, 40.0, -250.0, -3.0))),
+    "short circuit": lambda d, b: LoadSurge(amps=d.choice((-250.0, 250.0))),
+    "steady load": lambda d, b: LoadSurge(amps=d.choice((-12.0, 15.0))),
     "big wish": lambda d, b: Wish(watts=d.choice((9_000.0, -9_000.0, 0.0, 2_000.0, -3_000.0))),
 }
 MACHINE: Mapping[str, Make] = {
@@ -859,6 +862,21 @@ MATTERS: Mapping[State, tuple[str, ...]] = {
     State.LOCKED_OUT: AT_REST_KINDS,
 }
 """What can go wrong in a state and then only."""
+TRAPS: tuple[tuple[str, State, int, int, tuple[str, ...]], ...] = (
+    ("own", State.PRECHARGING, 0, 2_500, ("weld told",)),
+    ("own", State.PRECHARGING, 0, 700, ("resistor",)),
+    ("own", State.COOLING_DOWN, 0, 2_500, ("weld told",)),
+    ("own", State.CLOSING_POSITIVE, 0, 2_500, ("weld told",)),
+    ("own", State.CLOSING_POSITIVE, 90, 2_500, ("short circuit", "stop")),
+    ("own", State.RUNNING, 0, 2_500, ("weld told",)),
+    ("own", State.OPENING_POSITIVE, 0, 8_000, ("weld", "short circuit")),
+    ("pack", State.WAKING_PACK, 0, 8_000, ("blocks",)),
+    ("pack", State.WAKING_PACK, 0, 2_500, ("frozen ids",)),
+    ("pack", State.RUNNING, 2_500, 40_000, ("steady load", "stop")),
+)
+"""Moments chance alone finds in a thousand lives: how a wiring begins, the state, how long it has lasted, for how long
+what happens together there. They fire rows of the chart that nothing else does (L3)."""
+SPRINGS_A_TRAP = 0.25
 CARRYING = (State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE)
 CLOSES_FIRST: Mapping[str, tuple[State, ...]] = {
     "own": (State.CLOSING_NEGATIVE, State.PRECHARGING, State.CLOSING_POSITIVE),
@@ -881,6 +899,11 @@ def ambush(dice: random.Random, build: Build, known: Mapping[str, Make], chosen:
 
     Beside them often a current no relay of ours may break, or an inverter that does not follow.
     """
+    traps = [trap for trap in TRAPS if build.wiring.startswith(trap[0]) and all(name in known for name in trap[-1])]
+    if traps and dice.random() < SPRINGS_A_TRAP:
+        _, state, after_ms, for_ms, names = dice.choice(traps)
+        return Ambush(state=state, after_ms=after_ms, for_ms=for_ms,
+                      faults=tuple(known[name](dice, build) for name in names))  # fmt: skip
     state = dice.choice(moments(build))
     of = dice.random()
     names = QUICK if of < 0.4 else MATTERS[state] if of < 0.8 else tuple(chosen)

@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -25,12 +25,23 @@ from sim.faults import Fault, draw
 from sim.garage import Build, Garage, LeafEnd, PlainEnd, TeslaEnd
 from sim.invariants import CAUSES, INVARIANTS
 from sim.recording import write_candump
-from statecharts.supervisor import SUPERVISOR, Contactor, State
+from statecharts.supervisor import SUPERVISOR, Contactor, Guard, State
 
 LIVENESS_MS = 600_000
 RESTING = (State.STANDBY, State.FAULT, State.LOCKED_OUT)
-FULL = 300
-"""From so many lives on, a state, a row or a premise that never came fails the campaign."""
+JUDGED, FULL = 100, 300
+"""From so many lives on, a state or a premise that never came fails the campaign; from FULL on, a row too."""
+OUTRUN: Mapping[tuple[State, str, Guard], Event] = {
+    (State.STARTING, "self-test-failed", Guard.SIGNALS_OVERDUE): Event.FEEDBACK_MISMATCH,
+    (State.CLOSING_NEGATIVE, "negative-overdue", Guard.NEGATIVE_OVERDUE): Event.FEEDBACK_MISMATCH,
+    (State.CLOSING_POSITIVE, "positive-overdue", Guard.POSITIVE_OVERDUE): Event.FEEDBACK_MISMATCH,
+    (State.CLOSING_POSITIVE, "fuse-clearing", Guard.POSITIVE_OVERDUE): Event.FEEDBACK_MISMATCH,
+    (State.CLOSING_POSITIVE, "fuse-clearing", Guard.WELDED): Event.OVERCURRENT,
+    (State.UNLOADING, "fuse-clearing", Guard.UNLOAD_OVERDUE): Event.OVERCURRENT,
+    (State.WAKING_PACK, "weld-suspected", Guard.WELDED): Event.BMS_FAULT,
+}
+"""Rows behind a quicker cause, by source, cause and first guard: they fire only where it fails, so a campaign need not
+see them. That each can fire is proven by `controller verify`."""
 REPEATED_EVERY = 25
 """Of so many lives one is lived twice, traced (I14)."""
 MOST_TRIALS = 40
@@ -206,7 +217,7 @@ def number(broken: str) -> str:
 
 
 def shrink(verdict: Verdict) -> Verdict:
-    """The shortest life found that still violates the same invariant: fewer troubles first, then less time."""
+    """The shortest life found that still violates the same invariant: fewer troubles first, then no time after it."""
     wanted, best = number(verdict.broken[0]), verdict
     trials = MOST_TRIALS
 
@@ -226,10 +237,13 @@ def shrink(verdict: Verdict) -> Verdict:
         fewer = tuple(m for m in only if m != n)
         if fails(Life(verdict.life.seed, fewer, verdict.life.until_ms)):
             only.remove(n)
-    drawn_ms = best.life.drawn()[2]
+    broken_ms, healing_ms = best.ticks * 10, best.life.drawn()[2]
+    if broken_ms < healing_ms:  # nothing after the violation is needed
+        fails(replace(best.life, until_ms=broken_ms))
+        return best
     for share in (0.125, 0.25, 0.5, 0.75):
-        shorter_ms = int(drawn_ms * share) // 1_000 * 1_000
-        if shorter_ms and fails(Life(verdict.life.seed, best.life.only, shorter_ms)):
+        shorter_ms = int(healing_ms * share) // 1_000 * 1_000
+        if shorter_ms and fails(replace(best.life, until_ms=shorter_ms)):
             break
     return best
 
@@ -312,11 +326,11 @@ class Summary:
 
     @property
     def rows_missing(self) -> list[str]:
-        """L3: each row that never fired, as source → target (cause)."""
+        """L3: each row that never fired and should, as source → target (cause)."""
         return [
             f"{row.source.value} → {row.target.value} ({row.cause}: {', '.join(g.name for g in row.when)})"
             for n, row in enumerate(SUPERVISOR.rows)
-            if not self.rows[n]
+            if not self.rows[n] and (row.source, row.cause, row.when[0]) not in OUTRUN
         ]
 
     @property
@@ -326,14 +340,20 @@ class Summary:
 
     @property
     def holes(self) -> list[str]:
-        """What the campaign was too small, or too tame, to see; it fails one of FULL lives or more."""
+        """What the campaign was too small, or too tame, to see."""
         holes = [f"state {name} never reached" for name in self.states_missing]
-        holes += [f"row never fired: {row}" for row in self.rows_missing]
-        return holes + [f"premise of {name} not met" for name in self.unmet]
+        holes += [f"premise of {name} not met" for name in self.unmet]
+        return holes + [f"row never fired: {row}" for row in self.rows_missing]
+
+    @property
+    def tame(self) -> bool:
+        """It has a hole that a campaign of its size must not have."""
+        blind = self.seeds >= JUDGED and bool(self.states_missing or self.unmet)
+        return blind or (self.seeds >= FULL and bool(self.rows_missing))
 
     @property
     def failed(self) -> bool:
-        return bool(self.failures) or (self.seeds >= FULL and bool(self.holes))
+        return bool(self.failures) or self.tame
 
 
 BUDGETS_MS = {cause.id.value: cause.budget_ms for cause in CAUSES}

@@ -8,8 +8,9 @@ import pytest
 
 from controller import supervisor
 from sim import lives
+from sim.faults import TRAPS, kinds
 from sim.invariants import INVARIANTS
-from sim.lives import FULL, Life, Summary, campaign, live, shrink, tasks
+from sim.lives import FULL, JUDGED, OUTRUN, Life, Summary, campaign, live, shrink, tasks
 from sim.recording import open_recording
 from statecharts.supervisor import SUPERVISOR, Guard, State
 
@@ -51,6 +52,7 @@ def test_a_planted_bug_is_found_and_shrunk_to_a_life_without_needless_troubles(m
     assert {lives.number(what) for what in verdict.broken} & {"I1", "I13"}
     least = shrink(verdict)
     assert least.troubles == ()
+    assert least.life.until_ms == least.ticks * 10  # not a tick after the violation
     assert least.ticks <= verdict.ticks
     assert lives.number(least.broken[0]) == lives.number(verdict.broken[0])
 
@@ -71,26 +73,39 @@ def test_a_life_is_exported_as_a_recording_and_its_inputs(tmp_path: Path):
     assert lines[0]["t_ms"] == 10
 
 
-def test_a_large_campaign_with_holes_fails_and_a_small_one_says_them():
-    verdict = live(Life(4, (), 1_000))
-    small, large = Summary(), Summary()
-    small.add(verdict)
-    for n in range(FULL):
-        large.add(replace(verdict, life=Life(n)))
-    assert small.holes
-    assert not small.failed
-    assert large.failed
+EVERYTHING = {
+    "states": frozenset(state.value for state in State), "rows": frozenset(range(len(SUPERVISOR.rows))),
+    "met": {observer.id: 1 for observer in INVARIANTS}, "ended": "RUNNING", "repeated": True,
+}  # fmt: skip
 
 
-def test_a_summary_without_holes_needs_every_state_row_and_premise():
-    verdict = live(Life(4, (), 1_000))
-    everything = replace(
-        verdict, states=frozenset(state.value for state in State), rows=frozenset(range(len(SUPERVISOR.rows))),
-        met={observer.id: 1 for observer in INVARIANTS}, ended="RUNNING", repeated=True,
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("lacking", "fails_from"),
+    [({"states": frozenset()}, JUDGED), ({"met": {}}, JUDGED), ({"rows": frozenset()}, FULL), ({}, None)],
+)
+def test_a_campaign_with_holes_fails_when_it_is_large_enough_to_have_none(lacking: dict, fails_from: int | None):
+    verdict = replace(live(Life(4, (), 1_000)), **EVERYTHING | lacking)
     summary = Summary()
-    summary.add(everything)
+    for n in range(1, FULL + 1):
+        summary.add(replace(verdict, life=Life(n)))
+        assert bool(summary.holes) is bool(lacking)
+        assert summary.failed is (fails_from is not None and n >= fails_from)
+
+
+def test_a_row_behind_a_quicker_cause_is_one_of_the_chart():
+    """And with such rows only missing a campaign has no hole."""
+    outrun = {n for n, row in enumerate(SUPERVISOR.rows) if (row.source, row.cause, row.when[0]) in OUTRUN}
+    assert len(outrun) == len(OUTRUN)
+    summary = Summary()
+    rows = frozenset(range(len(SUPERVISOR.rows))) - outrun
+    summary.add(replace(live(Life(4, (), 1_000)), **EVERYTHING | {"rows": rows}))
     assert summary.holes == []
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: f"{trap[1].value}-{'-'.join(trap[-1])}".replace(" ", "_"))
+def test_a_trap_can_be_set_in_some_garage_of_its_wiring(trap):
+    garages = (Life(n).drawn()[0] for n in range(200))
+    assert any(set(trap[-1]) <= set(kinds(build)) for build in garages if build.wiring.startswith(trap[0]))
 
 
 @pytest.mark.slow
