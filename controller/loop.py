@@ -59,8 +59,7 @@ class Loop:
 
     commands: wishes to be handed to the core with the next inputs. What broke before a tick that breaks is told to the
     one after. error: what broke the last tick, None when it was healthy.
-    recorder: is shown what each tick goes by, before the core is. allowed_ms: a tick may be later by so much; for an
-    emulated machine, never for a pack.
+    recorder: is shown what each tick goes by, before the core is.
     """
 
     state: CoreState
@@ -68,7 +67,6 @@ class Loop:
     commands: list[Command] = field(default_factory=list)
     error: Exception | None = None
     recorder: Callable[[Inputs, int], None] | None = None
-    allowed_ms: int = 0
     _broken: set[Event] = field(default_factory=set)
     _last_ms: int | None = None
     _late_ms: tuple[int, ...] = ()
@@ -104,7 +102,7 @@ class Loop:
 
     def _time(self, now_ms: int) -> None:
         """Judge how late this tick is. A late tick is counted, never caught up."""
-        late_ms = 0 if self._last_ms is None else now_ms - self._last_ms - TICK_MS - self.allowed_ms
+        late_ms = 0 if self._last_ms is None else now_ms - self._last_ms - TICK_MS
         self._last_ms = now_ms
         if late_ms <= LATE_MS:
             return

@@ -29,7 +29,7 @@ from controller.loop import TICK_MS, Loop, Ports
 from controller.model.events import Event, Notice, Severity
 from controller.model.settings import Settings
 from controller.model.texts import TEXTS
-from controller.ports import PortError, Record
+from controller.ports import Record
 from controller.version import program
 from drivers.event_log import EventLog, sink
 from drivers.exclusive import Exclusive
@@ -41,8 +41,6 @@ from drivers.systemd import Systemd
 
 STATE_FOLDER: Final = Path("/var/lib/packwarden")
 SLACK_MS: Final = 1000
-LATE: Final = "PACKWARDEN_LATE_MS"
-"""For a machine that is emulated: by how much later a tick may be. Told at the start; never set it beside a pack."""
 CLOSE_S: Final = 2.0
 MIB: Final = 1024 * 1024
 BUNDLE_S: Final = 10.0
@@ -71,14 +69,6 @@ def options(
     return Options(config, socket_path(socket, environ), Path(state) if state else STATE_FOLDER, listen_only)
 
 
-def allowed_ms(environ: Mapping[str, str]) -> int:
-    """By how much later a tick may be. Raises PortError."""
-    said = environ.get(LATE, "0")
-    if not said.isdecimal():
-        raise PortError(f"{LATE}={said}: not a number of ms")
-    return int(said)
-
-
 def stop_ms(settings: Settings, inverter: InverterProtocol) -> int:
     """How long a graceful stop may take: limits zero, the inverter follows, the fuse, break order, verdict, record."""
     times = settings.contactors
@@ -104,7 +94,7 @@ def run(given: Options, config: Config, wired: Wired, environ: Mapping[str, str]
 @contextmanager
 def _assembled(given: Options, config: Config, wired: Wired, environ: Mapping[str, str]) -> Iterator[Live]:
     battery, inverter = BATTERIES[config.settings.battery], INVERTERS[config.settings.inverter]
-    clock, late_ms = MonotonicClock(), allowed_ms(environ)
+    clock = MonotonicClock()
     with ExitStack() as stack:
         exclusive = Exclusive()
         stack.callback(exclusive.close)
@@ -132,10 +122,10 @@ def _assembled(given: Options, config: Config, wired: Wired, environ: Mapping[st
             config.settings, battery, inverter, record=_start_from(found), shadow=given.listen_only,
             now_ms=clock.now_ms(),
         )  # fmt: skip
-        events.write(Beginning(given, found, favour_this_thread(), late_ms).notices(), clock.now_ms())
+        events.write(Beginning(given, found, favour_this_thread()).notices(), clock.now_ms())
         box = BlackBox(config.values["incidents.memory_mib"] * MIB)
         keeper = Keeper(box, incidents, program(), _text(given.config))
-        loop = Loop(state, ports, recorder=keeper.took, allowed_ms=late_ms)
+        loop = Loop(state, ports, recorder=keeper.took)
         yield Live(
             loop, Pacer(TICK_MS), link, Systemd(environ), program(), str(given.config),
             stop_ms(config.settings, inverter), lambda: records.trouble, lambda: counts(ports),
@@ -174,12 +164,11 @@ def _start_from(found: Found) -> Record | None:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What there is to tell at the start. refused: what the operating system did not permit. late_ms: see Loop."""
+    """What there is to tell at the start. refused: what the operating system did not permit."""
 
     given: Options
     found: Found
     refused: list[str]
-    late_ms: int
 
     def notices(self) -> list[Notice]:
         found = self.found
@@ -188,8 +177,7 @@ class Beginning:
             record = f"record {found.record.seq}"
         without = f", without {', '.join(self.refused)}" if self.refused else ""
         listening_only = ", listening only" if self.given.listen_only else ""
-        late = f", ticks may be {self.late_ms} ms later ({LATE})" if self.late_ms else ""
-        about = f"packwarden {program()}, {self.given.config}, {record}{listening_only}{without}{late}"
+        about = f"packwarden {program()}, {self.given.config}, {record}{listening_only}{without}"
         notices = [Notice(Event.STARTED, Severity.INFO, about)]
         if found.lost:
             notices.append(Notice(Event.RECORD_LOST, Severity.LOCK_OUT, f"{self.given.folder}: {found.lost}"))

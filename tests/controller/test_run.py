@@ -12,7 +12,7 @@ from controller.batteries.registry import BATTERIES
 from controller.inverters.registry import INVERTERS
 from controller.loop import OVERRUN_MS, Ports
 from controller.model.settings import CHEMISTRIES, PackSettings, Settings
-from controller.ports import CommandKind, PortError, Record
+from controller.ports import CommandKind, Record
 from drivers.memory import HandClock, MemoryCan, MemoryEvents, MemoryRecords, MemoryRelays
 from drivers.record_files import Found
 from statecharts.supervisor import State
@@ -65,12 +65,6 @@ def test_systemd_says_where_the_record_is_kept(tmp_path: Path):
         "/var/lib/packwarden/two"
     )
     assert run.options(config, {}).folder == Path("/var/lib/packwarden")
-
-
-def test_what_an_emulated_machine_is_allowed_is_a_number():
-    assert (run.allowed_ms({}), run.allowed_ms({"PACKWARDEN_LATE_MS": "400"})) == (0, 400)
-    with pytest.raises(PortError, match="PACKWARDEN_LATE_MS=-1: not a number of ms"):
-        run.allowed_ms({"PACKWARDEN_LATE_MS": "-1"})
 
 
 def test_what_the_ports_count_is_shown_and_what_they_do_not_is_not():
