@@ -9,7 +9,7 @@ from controller.model.battery import Feed, PackContactor
 from controller.model.events import Event
 from controller.model.reading import Freshness
 from controller.ports import CanFrame, Outputs
-from controller.safety.gate import OFF_BY_MS, Gate, GateSettings, allow, switched_off
+from controller.safety.gate import Gate, GateSettings, allow, switched_off
 from statecharts.supervisor import SUPERVISOR, WIRINGS, Contactor, State
 from tests.bench import HEALTHY, ROUNDS_MS
 
@@ -240,7 +240,7 @@ def test_a_spent_precharge_keeps_down_nothing_else():
 
 def test_after_ticks_that_broke_the_precharge_was_off_and_so_was_everything_else():
     gate, _ = charging(Gate(), 10_000)
-    for back_ms, booked_ms in ((10_400, 400), (50_000, OFF_BY_MS)):
+    for back_ms, booked_ms in ((10_400, 400), (50_000, 1_000)):
         after = switched_off(gate, 10_000, back_ms)
         assert (after.closed, after.precharge_since_ms) == (frozenset(), None)
         assert after.precharged == ((10_000, 10_000 + booked_ms),)
