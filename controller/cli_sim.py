@@ -64,7 +64,7 @@ def tell_campaign(console: Console, summary: Summary, small: Sequence[tuple[Verd
     say(f"healed: {ended}")
     say("[bold]Slowest reaction to each cause that opened[/bold], from the first bad tick to everything off")
     for name, (ms, seed) in sorted(summary.worst_ms.items()):
-        say(f"  {name:<32} {ms:>7,} of {BUDGETS_MS[name]:>7,} ms   [dim]seed {-seed}[/dim]")
+        say(f"  {name:<36} {ms:>7,} of {BUDGETS_MS[name]:>7,} ms   [dim]seed {-seed}[/dim]")
     holes = summary.holes
     if holes and not summary.tame:
         say(f"Never seen: {len(holes)} states, premises and rows; {JUDGED} lives must see the states and premises, "

@@ -19,11 +19,12 @@ from itertools import islice
 from pathlib import Path
 
 from controller.model.events import Event
+from controller.model.settings import ContactorSettings
 from controller.ports import CanFrame, CommandKind, Outputs, Record
 from controller.trace import Trace
 from sim.faults import Fault, draw
 from sim.garage import Build, Garage, LeafEnd, PlainEnd, TeslaEnd
-from sim.invariants import CAUSES, INVARIANTS
+from sim.invariants import BEHIND_FUSE, CAUSES, INVARIANTS
 from sim.recording import write_candump
 from statecharts.supervisor import SUPERVISOR, Contactor, Guard, State
 
@@ -147,7 +148,7 @@ def live(life: Life, trace: Trace | None = None, watch: Watch | None = None) -> 
     return Verdict(
         life, tuple(garage.broken), frozenset(change.state.value for change in garage.states),
         frozenset(ROW_OF[row] for row in garage.rows), sum(_begins(garage)), dict(invariants.met),
-        {event.value: ms for event, ms in invariants.worst_ms.items()}, ended, garage.now_ms // 10, build,
+        dict(invariants.worst_ms), ended, garage.now_ms // 10, build,
         tuple(map(str, faults)),
     )  # fmt: skip
 
@@ -356,7 +357,9 @@ class Summary:
         return bool(self.failures) or self.tame
 
 
-BUDGETS_MS = {cause.id.value: cause.budget_ms for cause in CAUSES}
+BUDGETS_MS = {cause.id.value: cause.budget_ms for cause in CAUSES} | {
+    cause.id.value + BEHIND_FUSE: cause.budget_ms + ContactorSettings().fuse_ms for cause in CAUSES
+}
 
 
 def _one(task: tuple[Life, bool]) -> Verdict:

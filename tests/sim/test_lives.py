@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from controller import supervisor
+from controller.ports import CommandKind
 from sim import lives
-from sim.faults import TRAPS, kinds
+from sim.faults import TRAPS, Ambush, LoadSurge, kinds
+from sim.garage import Build, Garage
 from sim.invariants import INVARIANTS
 from sim.lives import FULL, JUDGED, OUTRUN, Life, Summary, campaign, live, shrink, tasks
 from sim.recording import open_recording
@@ -62,6 +64,16 @@ def _closes(seed: int) -> bool:
     build = Life(seed).drawn()[0]
     plain = build.wiring == "own" and build.hurried and build.sensor and not build.unverified and not build.welded
     return plain and build.record is None and build.residual_v == 0.0 and build.soc == 0.5
+
+
+def test_a_reaction_that_waited_for_the_fuse_is_told_apart_with_a_budget_of_its_own():
+    garage = Garage(Build("own", hurried=True)).ask(CommandKind.ENABLE)
+    garage.plan(Ambush(0, 20_000, state=State.RUNNING, for_ms=10_000, faults=(LoadSurge(amps=-250.0),)))
+    garage.run_ms(20_000)
+    assert garage.broken == []
+    (name,) = garage.invariants.worst_ms
+    assert name == "overcurrent, behind the fuse"
+    assert lives.BUDGETS_MS["overcurrent"] < garage.invariants.worst_ms[name] <= lives.BUDGETS_MS[name]
 
 
 def test_a_life_is_exported_as_a_recording_and_its_inputs(tmp_path: Path):
