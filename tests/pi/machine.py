@@ -21,8 +21,8 @@ KERNEL_ARGUMENTS = (
     "console=ttyS1,115200 rw quiet iomem=relaxed systemd.show_status=0 "
     "modprobe.blacklist=vc4,hci_uart,snd_bcm2835,bcm2835_v4l2 systemd.unit=multi-user.target"
 )
-ICOUNT = "shift=2"
-"""The guest's clock counts its instructions, 4 ns each: however busy this machine is, it sees no stall."""
+ICOUNT = "shift=1"
+"""The guest's clock counts its instructions, 2 ns each: however busy this machine is, it sees no stall."""
 
 
 ASK_AGAIN_S = 4.0
