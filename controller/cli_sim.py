@@ -63,8 +63,9 @@ def tell_campaign(console: Console, summary: Summary, small: Sequence[tuple[Verd
     ended = ", ".join(f"{n} {escape(name)}" for name, n in summary.ended.most_common(8))
     say(f"healed: {ended}")
     say("[bold]Slowest reaction to each cause that opened[/bold], from the first bad tick to everything off")
+    width = max(map(len, summary.worst_ms), default=0)
     for name, (ms, seed) in sorted(summary.worst_ms.items()):
-        say(f"  {name:<36} {ms:>7,} of {BUDGETS_MS[name]:>7,} ms   [dim]seed {-seed}[/dim]")
+        say(f"  {name:<{width}} {ms:>7,} of {BUDGETS_MS[name]:>7,} ms   [dim]seed {-seed}[/dim]")
     holes = summary.holes
     if holes and not summary.tame:
         say(f"Never seen: {len(holes)} states, premises and rows; {JUDGED} lives must see the states and premises, "

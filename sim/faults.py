@@ -874,8 +874,8 @@ TRAPS: tuple[tuple[str, State, int, int, tuple[str, ...]], ...] = (
     ("pack", State.WAKING_PACK, 0, 2_500, ("frozen ids",)),
     ("pack", State.RUNNING, 2_500, 40_000, ("steady load", "stop")),
 )
-"""Moments chance alone finds in a thousand lives: how a wiring begins, the state, how long it has lasted, for how long
-what happens together there. They fire rows of the chart that nothing else does (L3)."""
+"""Moments that fire a row of the chart chance seldom fires (L3): how the wiring's name begins, the state, how long it
+has lasted, for how long, and what happens together there."""
 SPRINGS_A_TRAP = 0.25
 CARRYING = (State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE)
 CLOSES_FIRST: Mapping[str, tuple[State, ...]] = {

@@ -664,7 +664,7 @@ class LatchedUntilAcknowledged(Invariant):
         if last is None or not self.premise(bool(last.held) or last.state is State.LOCKED_OUT):
             return ""
         if last.started_ms != now.started_ms:
-            return self._forgotten(now, last)
+            return self._forgotten(now)
         if last.state is State.LOCKED_OUT and now.state is not last.state and not now.asked(CommandKind.UNLOCK):
             return "LOCKED_OUT left without an unlock"
         if last.state is State.FAULT and now.held and now.state not in (State.FAULT, State.LOCKED_OUT):
@@ -672,7 +672,7 @@ class LatchedUntilAcknowledged(Invariant):
         left = [f"{e.value} left: {why}" for e in last.held - now.held if (why := _early(e, now, last, bad_ms))]
         return ", ".join(left)
 
-    def _forgotten(self, now: Moment, last: Moment) -> str:
+    def _forgotten(self, now: Moment) -> str:
         """What was on disk when it restarted is still there."""
         stored = now.booted_from
         if stored is None:

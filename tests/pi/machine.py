@@ -22,7 +22,7 @@ KERNEL_ARGUMENTS = (
     "modprobe.blacklist=vc4,hci_uart,snd_bcm2835,bcm2835_v4l2 systemd.unit=multi-user.target"
 )
 ICOUNT = "shift=1"
-"""The guest's clock counts its instructions, 2 ns each: a busy machine makes it slow, and stalls it less."""
+"""The guest's clock counts its instructions, 2 ns each: a busy machine makes it slow."""
 
 
 ASK_AGAIN_S = 4.0

@@ -241,6 +241,7 @@ def test_the_emergency_stop_opens_and_its_incident_is_replayed_tick_by_tick(pi: 
     move(pi, ESTOP, "high")
     drops(pi, INVERTER_RELAY)
     told = until_state(pi, "VERIFYING_OPEN", "FAULT")
+    assert told["cause"] == "e-stop-open"
     assert causes(told) - {"tick-late"} == {"e-stop-open"}  # a warning: the emulated processor is a slow one
     move(pi, ESTOP, "low")
     pi.until("controller incident list --json", "e-stop-open")
@@ -315,6 +316,7 @@ def test_after_a_power_cut_while_closed_it_stays_open_until_a_person_has_looked(
     pi.check("systemctl start packwarden-control")
     until_state(pi, "STANDBY")
     running(pi)
+    assert "closings-spent" in pi.check("journalctl -u packwarden-control -o cat --no-pager")  # more than six this hour
     pi.check("sync")
     inverter.stop()
     pi.cut_power()
