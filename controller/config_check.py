@@ -280,6 +280,9 @@ def _wiring_wrong(values: Mapping[str, Any], catalogue: Catalogue) -> Iterator[W
     if inverter and wiring == "pack+inverter" and not inverter.precharges:
         message = f"{inverter.title} does not precharge itself behind a relay"
         yield "wiring.kind", message, "take `pack`, or an inverter that does"
+    if inverter and wiring == "none" and (profile := values.get("inverter.profile")) in inverter.ignores_zero:
+        message = f"an inverter of the profile `{profile}` ignores a limit of 0, and nothing could disconnect it"
+        yield "wiring.kind", message, "switch the battery by a relay, or take an inverter that follows its limits"
 
 
 def _precharge_wrong(values: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Wrong]:

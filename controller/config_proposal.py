@@ -52,10 +52,22 @@ def problems(proposed: str, present: str, name: str, catalogue: Catalogue) -> li
 
 
 def difference(proposed: str, present: str, name: str, catalogue: Catalogue) -> list[str]:
-    """What it would change, as `diff -u` writes it, without secrets. Raises ConfigError."""
+    """What it would change, as `diff -u` writes it; of a secret only that it changes. Raises ConfigError."""
+    text = whole(proposed, present, name, catalogue)
     before = without_secrets(present, name, catalogue).splitlines()
-    after = without_secrets(whole(proposed, present, name, catalogue), name, catalogue).splitlines()
-    return list(difflib.unified_diff(before, after, name, "proposal", lineterm="", n=1))
+    after = without_secrets(text, name, catalogue).splitlines()
+    news = [_visible(line) for line in difflib.unified_diff(before, after, name, "proposal", lineterm="", n=1)]
+    (was, _), (document, secrets) = _document(present, name, catalogue), _document(text, name, catalogue)
+    return news + [
+        f"! {section}.{key}: another secret"
+        for section, key in secrets
+        if document[section][key] != was.get(section, {}).get(key, "")
+    ]
+
+
+def _visible(line: str) -> str:
+    """Nothing in it moves a terminal's cursor, or turns the line's direction."""
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)
 
 
 def apply(path: Path, proposed: str, catalogue: Catalogue) -> Path:

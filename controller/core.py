@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 from controller import supervisor, watch, weld
 from controller.batteries.base import BatteryProtocol, BatteryState, LineBatteryState
-from controller.inverters.base import InverterProtocol, InverterState
+from controller.inverters.base import SILENCE, InverterProtocol, InverterState
 from controller.model.battery import BatterySnapshot
 from controller.model.events import Event, Notice, Severity
 from controller.model.inverter import InverterRequest, InverterStatus, InverterView
@@ -21,11 +21,11 @@ from controller.ports import Command, CommandKind, Inputs, Outputs, Record
 from controller.safety import envelope, gate, monitor
 from controller.safety.monitor import NO_FAULTS
 from controller.safety.rules import RULES, Masked
-from controller.safety.situation import Situation
+from controller.safety.situation import Situation, believed
 from controller.supervisor import DAY_MS, HOUR_MS, INVERTER_GO, Supervisor
 from controller.watch import Watch
 from statecharts.chart import Row
-from statecharts.supervisor import Contactor, State, energised
+from statecharts.supervisor import ENERGISED, Contactor, State, energised
 
 NO_PACK, NO_REQUEST = BatterySnapshot(), InverterRequest()
 
@@ -133,7 +133,8 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
     if setup.battery.line is not None:
         battery = cast(LineBatteryState, battery).hear(inputs.battery_bytes, now_ms)
     inverter = core.inverter.receive(inputs.inverter_frames, inputs.register_writes, inputs.register_polls, now_ms)
-    pack, request = battery.snapshot(now_ms), inverter.request(now_ms)
+    pack = believed(battery.snapshot(now_ms), core.pack.feeds, setup.settings)
+    request = inverter.request(now_ms)
     seen = watch.step(core.watch, pack, setup.settings, inputs, core.supervisor.state is State.STANDBY, now_ms)
     faults, sup, cap, answers = _obey(core, inputs.commands, now_ms)
     situation = _situation(core, sup, inputs, pack, request, seen, now_ms)
@@ -164,6 +165,8 @@ def step(core: CoreState, inputs: Inputs, now_ms: int) -> tuple[CoreState, Outpu
         battery, question = cast(LineBatteryState, battery).ask(now_ms)
     view = _view(pack, limits, sup, faults, setup.settings, waits_for_go)
     inverter, answer = inverter.answer(view, now_ms)
+    if setup.settings.wiring == "none" and faults.holds(Event.INVERTER_IGNORES_LIMIT):
+        answer = SILENCE
     kept = core.kept if setup.shadow else _kept(sup, faults)
     record = core.record if kept == core.kept else kept.as_record(_seq(core.record) + 1, now_ms)
     unstored = sup.stored_seq < _seq(record) and now_ms - core.record_at_ms >= RETRY_MS
@@ -243,9 +246,8 @@ def _obey(core: CoreState, commands: Sequence[Command], now_ms: int) -> tuple[*O
         cap = cap.at(now_ms)
     answers: list[Notice] = []
     if sup.recovery_until_ms is not None and now_ms >= sup.recovery_until_ms:  # it is masked until the pack is open
-        sup = replace(
-            sup, recovery_until_ms=None if sup.state is State.STANDBY else sup.recovery_until_ms, enabled=False
-        )
+        masked_ms = sup.recovery_until_ms if sup.state in ENERGISED else None
+        sup = replace(sup, recovery_until_ms=masked_ms, enabled=False)
     if sup.auto_enables and faults.held:
         sup = replace(sup, auto_enables=False)
     if sup.auto_enables and now_ms - core.started_ms >= core.setup.settings.contactors.auto_enable_ms:

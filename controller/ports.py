@@ -132,7 +132,7 @@ class LinePort(Protocol):
 
 
 class Pins(NamedTuple):
-    """Hard-wired inputs, normally closed: True = closed. None = not wired, or not readable now."""
+    """Hard-wired inputs, normally closed: True = closed. None = not wired; what cannot be read is open."""
 
     estop_ok: bool | None = None
     interlock_ok: bool | None = None

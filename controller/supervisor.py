@@ -400,7 +400,7 @@ def _enter(sup: Supervisor, s: Situation, row: Row, faults: Faults) -> Superviso
     if target is State.LOCKED_OUT:
         sup = replace(sup, locked=True)
     if row.cause == "unlocked":
-        sup = replace(sup, locked=False, enabled=False, link=weld.UNWATCHED)
+        sup = replace(sup, locked=False, enabled=False, found_closed=False, link=weld.UNWATCHED)
     return sup
 
 

@@ -49,11 +49,11 @@ def step(watch: Watch, pack: BatterySnapshot, settings: Settings, inputs: Inputs
 
 
 def _wired(watch: Watch, inputs: Inputs) -> Watch:
-    """What is known now is wired; unknown later, it is no longer taken for "not wired"."""
+    """What is known now is wired, and every contact that is named: unknown later is no longer "not wired"."""
     estop, interlock = inputs.estop_ok is not None, inputs.interlock_ok is not None
     if not (inputs.feedback or estop or interlock):
         return watch
-    fed_back = watch.fed_back.union(c for c, closed in inputs.feedback.items() if closed is not None)
+    fed_back = watch.fed_back.union(inputs.feedback)
     if estop <= watch.estop_seen and interlock <= watch.interlock_seen and fed_back == watch.fed_back:
         return watch
     return watch._replace(
@@ -74,7 +74,12 @@ def _offset(
 
 
 def _something_closed(pack: BatterySnapshot, settings: Settings, inputs: Inputs) -> bool:
-    """A contact fed back closed, a pack that does not say OPEN, a link that is not low: its current is no offset."""
+    """A contact fed back closed, a pack that does not say OPEN, a link that is not low: its current is no offset.
+
+    Nor is that of a pack nobody can disconnect.
+    """
+    if settings.wiring == "none":
+        return True
     if settings.wiring.startswith("pack") and pack.contactor_state is not PackContactor.OPEN:
         return True
     link_v = inputs.link_voltage_v

@@ -114,7 +114,10 @@ class GpioRelays:
 
 
 class GpioInputs:
-    """PinPort: emergency stop and interlock, normally closed contacts to ground; None where not wired."""
+    """PinPort: emergency stop and interlock, normally closed contacts to ground; None where not wired.
+
+    One that cannot be read counts as open: what stops everything must not be taken for "not wired".
+    """
 
     def __init__(self, factory: Factory, *, estop: int | None = None, interlock: int | None = None) -> None:
         """Raises PortError, also when one of them cannot be read."""
@@ -125,7 +128,7 @@ class GpioInputs:
                 raise PortError(f"GPIO {pin}: it cannot be read")
 
     def read(self) -> Pins:
-        return Pins(_closed(self._estop), _closed(self._interlock))
+        return Pins(*(None if at is None else bool(_closed(at)) for at in (self._estop, self._interlock)))
 
     def close(self) -> None:
         for contact in (self._estop, self._interlock):

@@ -234,7 +234,7 @@ def _feedback_gone(now: Moment, before: Moment) -> bool:
 
 def _ignores(now: Moment, before: Moment) -> bool:
     volts, net_a = now.pack.pack_voltage_v, now.net_a
-    if before.state is not State.RUNNING or volts is None or net_a is None:
+    if volts is None or net_a is None or (before.state is not State.RUNNING and now.settings.wiring != "none"):
         return False
     limit_w = before.limits.charge_w if net_a > 0 else before.limits.discharge_w
     return abs(volts * net_a) > limit_w + max(1000.0, 0.1 * limit_w)

@@ -55,7 +55,7 @@ class _SaidPack:
         stamps: dict[Feed, int | None] = self.slate["stamps"]  # type: ignore[assignment]
         silent: set[Feed] = self.slate["silent"]  # type: ignore[assignment]
         for feed, names in FEED_NAMES.items():
-            if feed not in silent and getattr(pack, names[0]) is not None:
+            if feed not in silent and (self.slate.get("stamped") or getattr(pack, names[0]) is not None):
                 stamps[feed] = now_ms
         feeds = {feed: Freshness(stamps.get(feed), ROUNDS_MS[feed]) for feed in Feed}
         stale = {
@@ -92,7 +92,7 @@ class _SaidRequest:
 
     def answer(self, view: InverterView, now_ms: int) -> tuple[_SaidRequest, Answer]:
         self.slate["view"] = view
-        return self, Answer()
+        return self, Answer(registers={301: (int(view.max_charge_w),)})
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class Bench:
         self.wiring, self.physics, self.feedback = wiring, physics, feedback
         self.slate: dict[str, object] = {
             "pack": HEALTHY, "stamps": {}, "silent": set(), "speaks": wiring.startswith("pack"), "deaf": False,
+            "stamped": False,
             "request": InverterRequest(go=True, heard_at_ms=0), "view": None,
         }  # fmt: skip
         self.settings = Settings(
@@ -149,6 +150,7 @@ class Bench:
         self.load_a = 0.0
         self.welded: frozenset[Contactor] = frozenset()
         self.stuck_open: frozenset[Contactor] = frozenset()
+        self.unreadable: frozenset[Contactor] = frozenset()
         self.pack_obeys = True
         self._asked_ms: int | None = None
         self.notices: list[tuple[int, Notice]] = []
@@ -171,6 +173,11 @@ class Bench:
     def silence(self, *feeds: Feed) -> Bench:
         """These feeds are not refreshed any more."""
         self.slate["silent"] = set(feeds)
+        return self
+
+    def stamped(self) -> Bench:
+        """From now on its frames come whether their values mean anything or not."""
+        self.slate["stamped"] = True
         return self
 
     def inverter(self, **values: object) -> Bench:
@@ -245,7 +252,9 @@ class Bench:
         members = {"own": (Contactor.NEGATIVE, Contactor.PRECHARGE, Contactor.POSITIVE),
                    "pack+inverter": (Contactor.POSITIVE,)}.get(self.wiring, ())  # fmt: skip
         really = self._really_closed()
-        return {member: member in really for member in members} if self.feedback else {}
+        if not self.feedback:
+            return {}
+        return {member: None if member in self.unreadable else member in really for member in members}
 
     def _world(self) -> None:
         pack: BatterySnapshot = self.slate["pack"]  # type: ignore[assignment]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
+from urllib.parse import quote
 
 from controller.gateway.accounts import Access
 
@@ -152,6 +153,6 @@ async def _refuse(scope: Scope, send: Send, status: int, why: str) -> None:
     if status == 401:
         if scope["method"] == "GET" and scope["path"] != METRICS and not scope["path"].startswith("/_nicegui"):
             status = 303
-            headers.append((b"location", b"/login?next=" + scope["path"].encode("ascii", "ignore")))
+            headers.append((b"location", b"/login?next=" + quote(scope["path"]).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": f"{why}\n".encode()})

@@ -81,16 +81,26 @@ def _tag(text: str) -> str:
     return text
 
 
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows nobody elsewhere: the lines would be lost on the way, and the token told to a stranger."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+OPENER: Final = urllib.request.build_opener(_Stays)
+
+
 def write(database: Database, lines: str) -> None:
     """Raises InfluxError."""
     url = f"{database.url}{'&' if '?' in database.url else '?'}precision=ms"
     request = urllib.request.Request(url, lines.encode(), database.headers)
     try:
-        with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:
+        with OPENER.open(request, timeout=WITHIN_S) as answer:
             answer.read(SAID_MAX)
     except urllib.error.HTTPError as error:
         said = error.read(SAID_MAX).decode(errors="replace").strip()
-        again = error.code in (401, 403, 429, 500, 502, 503, 504)
+        again = error.code < 400 or error.code in (401, 403, 429, 500, 502, 503, 504)
         raise InfluxError(f"{error.code} {error.reason}: {said}".rstrip(": "), again) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise InfluxError(str(getattr(error, "reason", None) or error), True) from None

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ KEEP_ALIVE_S: Final = 30
 ANSWER_S: Final = 10.0
 GOODBYE_S: Final = 2.0
 INCOMING_MAX: Final = 100
+LARGEST: Final = 2**18
 REFUSALS_MAX, REFUSALS_S = 20, 10.0
 """So many refusals are answered in that time; the rest is counted."""
 AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -80,6 +82,28 @@ class Site(NamedTuple):
     discovery: str
     about: About
     every_s: float
+
+
+class Intake(asyncio.Queue[aiomqtt.Message]):
+    """Commands that wait for their turn. A full one takes no more, but for a stop: that takes the place of the oldest
+    that is none. dropped: how many went, since somebody looked. What is larger than anything of ours is cut off.
+    """
+
+    def __init__(self, size: int, stops: Callable[[aiomqtt.Message], bool]) -> None:
+        super().__init__(size)
+        self._stops, self.dropped = stops, 0
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        if isinstance(item.payload, bytes):
+            item.payload = item.payload[:LARGEST]
+        if self.full():
+            self.dropped += 1
+            waiting: deque[aiomqtt.Message] = self._queue  # type: ignore[attr-defined]
+            gives_way = next((one for one in waiting if not self._stops(one)), None) if self._stops(item) else None
+            if gives_way is None:
+                return
+            waiting.remove(gives_way)
+        super().put_nowait(item)
 
 
 class BrokerError(Exception):
@@ -154,8 +178,12 @@ class Mqtt:
             password=password or None, clean_session=True, keepalive=KEEP_ALIVE_S, timeout=ANSWER_S, logger=SILENT,
             tls_context=ssl.create_default_context(cafile=broker.ca_file or None) if broker.tls else None,
             will=aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
-            max_queued_incoming_messages=INCOMING_MAX,
+            max_queued_incoming_messages=INCOMING_MAX, queue_type=self._waiting_room,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def _waiting_room(self, maxsize: int) -> Intake:
+        self._intake = Intake(maxsize, self._stops)
+        return self._intake
 
     async def _talk(self, client: aiomqtt.Client) -> None:
         known = await self._retained(client)
@@ -250,6 +278,17 @@ class Mqtt:
                     await self._obey(topic, wish)
             except Refused as refusal:
                 await self._refuse(client, topic, payload, str(refusal))
+            if dropped := self._intake.dropped:
+                self._intake.dropped = 0
+                self._tell(f"MQTT: {dropped} commands were dropped, with more than {INCOMING_MAX} waiting")
+
+    def _stops(self, message: aiomqtt.Message) -> bool:
+        """Whether it is a stop, which must not be lost among others."""
+        try:
+            wish = None if message.retain else self._wish(message.topic.value, _bytes(message.payload))
+        except Refused:
+            return False
+        return wish is not None and any(ask["do"] == "stop" for ask in wish.asks)
 
     def _wish(self, topic: str, payload: bytes) -> Wish | None:
         old = self._site.old

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -90,13 +91,25 @@ async def _all(child: asyncio.subprocess.Process) -> str:
     return told.decode(errors="replace")
 
 
+_being_filled: set[Path] = set()
+NEW: Final = ".new"
+"""Ends the name of what is not wholly there yet."""
+
+
 async def keep(folder: Path, name: str, pieces: AsyncIterator[bytes]) -> str:
     """Keep what somebody brings as `name`; why it is not kept, empty when it is."""
     if not NAME.fullmatch(name):
         return "a name has letters, digits, _ . and - only, and begins with a letter or digit"
-    fresh = folder / f".{name}.new"
+    if folder in _being_filled:
+        return "another one is being brought; try again when it is there"
+    fresh = folder / f".{name}{NEW}"
+    _being_filled.add(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for torn in folder.glob(f".*{NEW}"):
+            torn.unlink()
+        if shutil.disk_usage(folder).free < 2 * UPLOAD_MAX_BYTES:
+            return f"less than {2 * UPLOAD_MAX_BYTES // 2**20} MiB are left on the disk"
         trim(folder, UPLOADS_KEPT - 1)
         size = 0
         with fresh.open("wb") as file:
@@ -109,5 +122,6 @@ async def keep(folder: Path, name: str, pieces: AsyncIterator[bytes]) -> str:
     except OSError as error:
         return f"it cannot be written ({error.strerror})"
     finally:
+        _being_filled.discard(folder)
         fresh.unlink(missing_ok=True)
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from controller.codec.registers import ILLEGAL_ADDRESS, RegisterError
 from controller.model.inverter import InverterRequest, InverterView
@@ -18,6 +18,10 @@ class Answer:
 
     frames: tuple[CanFrame, ...] = ()
     registers: Mapping[int, tuple[int, ...]] | None = None
+
+
+SILENCE: Final = Answer()
+"""Nobody speaks to it, and nothing is answered: what an inverter that does not follow must stop at."""
 
 
 class InverterState(Protocol):
@@ -44,9 +48,9 @@ class InverterProtocol:
     open. follow_ms: the time it needs to follow a new limit. max_w: what it can be offered at most.
     offers_before_go: it sees RUNNING's limits once only its own go is missing. tx: CAN ids we may send to it, rx: those
     it sends. options: config keys of its own. precharges: it charges its own input behind the relay of `pack+inverter`.
-    precharge_max_ms: the hard bound of a precharge into it. windows_v: lowest and highest voltage of each choice of its
-    option `model`. line: how its serial line is set, where we are Modbus RTU unit `unit` on it. bitrate: of its CAN
-    bus; exactly one of line and bitrate is there.
+    precharge_max_ms: the hard bound of a precharge into it. ignores_zero: the choices of its option `profile` that heed
+    no limit of 0. windows_v: lowest and highest voltage of each choice of its option `model`. line: how its serial line
+    is set, where we are unit `unit` on it. bitrate: of its CAN bus; exactly one of line and bitrate is there.
     """
 
     name: str
@@ -66,6 +70,7 @@ class InverterProtocol:
     unit: int = 0
     bitrate: int | None = None
     rx: frozenset[int] = frozenset()
+    ignores_zero: frozenset[str] = frozenset()
 
     def chosen(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
         """Every option with its value; a key that is missing has its default. Raises KeyError for a foreign key."""

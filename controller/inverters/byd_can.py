@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from controller.codec import dbc
-from controller.inverters.base import Answer, InverterProtocol
+from controller.inverters.base import SILENCE, Answer, InverterProtocol
 from controller.model.inverter import InverterRequest, InverterStatus, InverterView
 from controller.model.settings import NO_OPTIONS, Option, OptionValue
 from controller.ports import CanFrame, RegisterWrite
@@ -113,24 +113,28 @@ def state(view: InverterView, profile: Profile) -> dict[str, float]:
     full_ah = number(view.energy_full_wh) / middle_v if middle_v >= 1 else 0.0
     soc_pct = min(max(0.0, number(view.soc_pct)), 100.0)
     return {
-        "soc_pct": told_soc_pct(view, profile),
+        "soc_pct": soc_pct,
         "soh_pct": min(max(0.0, number(view.soh_pct)), 100.0),
         "charge_remaining_ah": full_ah * soc_pct / 100,
         "charge_full_ah": full_ah,
     }
 
 
-def told_soc_pct(view: InverterView, profile: Profile) -> float:
-    """The SoC; where only that stops the inverter, 100 % for "no charging" and 0 % for "no discharging".
+def stopping_soc_pct(view: InverterView, profile: Profile, told_pct: float | None) -> float | None:
+    """The SoC to tell in place of the true one where only that stops the inverter; None where the true one is told.
 
-    For neither the end that is nearer: a full pack told empty would be charged.
+    100 % for "no charging", 0 % for "no discharging". For neither what was told before (told_pct), since the other end
+    would let it do what it was just kept from; else the end that is nearer.
     """
-    if profile.stops_by_soc:
-        gives = not nothing(offered_a(view, view.max_discharge_w, profile))
-        takes = not nothing(offered_a(view, view.max_charge_w, profile))
-        if not gives or not takes:
-            return 100.0 if gives or (not takes and number(view.soc_pct) >= 50.0) else 0.0
-    return min(max(0.0, number(view.soc_pct)), 100.0)
+    if not profile.stops_by_soc:
+        return None
+    gives = not nothing(offered_a(view, view.max_discharge_w, profile))
+    takes = not nothing(offered_a(view, view.max_charge_w, profile))
+    if gives and takes:
+        return None
+    if gives or takes:
+        return 100.0 if gives else 0.0
+    return told_pct if told_pct is not None else 100.0 if number(view.soc_pct) >= 50.0 else 0.0
 
 
 def values(view: InverterView, profile: Profile) -> dict[str, float]:
@@ -226,16 +230,16 @@ class Refusals(NamedTuple):
 NOTHING_REFUSED: Final = Refusals()
 PRESSING: Final = (LIMITS, VALUES, STATE)
 """Sent at once when there is a new refusal."""
-SILENCE: Final = Answer()
 
 
 @dataclass(frozen=True, slots=True)
 class BydCanState:
     """What the inverter said and when, and what is on its way to it.
 
-    brand: its name from 0x151. asked: it waits for our identity. volts: what it measured last, at volts_at_ms; None
-    when that cannot be. schedule: None while we are silent. told: the refusals it knows of. waiting: frames to come
-    in the next ticks. blind_since_ms: since when a number is unknown, None while none is.
+    brand: its name from 0x151. asked: it waits for our identity. soc_pct: what it was told in place of the true one
+    to stop it, None while it was not. volts: what it measured last, at volts_at_ms; None when that cannot be. schedule:
+    None while we are silent. told: the refusals it knows of. waiting: frames to come in the next ticks. blind_since_ms:
+    since when a number is unknown, None while none is.
     """
 
     profile: Profile
@@ -243,6 +247,7 @@ class BydCanState:
     heard_at_ms: int | None = None
     brand: str = ""
     asked: bool = False
+    soc_pct: float | None = None
     volts: float | None = None
     volts_at_ms: int = 0
     schedule: Schedule | None = None
@@ -292,6 +297,7 @@ class BydCanState:
         pressing = refused.beyond(awake.told)
         ids = [can_id for n, can_id in enumerate(CYCLE) if n in due or (pressing and can_id in PRESSING)]
         waiting, asked = awake.waiting, awake.asked
+        soc_pct = stopping_soc_pct(view, self.profile, self.soc_pct)
         if awake.blind_since_ms is not None:
             ids = [can_id for can_id in ids if can_id == LIMITS]
             refused = refused._replace(connect=awake.told.connect)
@@ -300,8 +306,8 @@ class BydCanState:
         if not ids and not waiting and schedule is awake.schedule:
             return awake, SILENCE
         now, later = next_frames(waiting)
-        after = replace(awake, schedule=schedule, waiting=later, asked=asked, told=refused)
-        return after, Answer((*now, *self._said(ids, view)))
+        after = replace(awake, schedule=schedule, waiting=later, asked=asked, told=refused, soc_pct=soc_pct)
+        return after, Answer((*now, *after._said(ids, view)))
 
     def _awake(self, sees: bool, now_ms: int) -> BydCanState:
         """Begin to speak once everything is known, and stop when it has not been for BLIND_MS."""
@@ -317,13 +323,17 @@ class BydCanState:
 
     def image(self, view: InverterView) -> tuple[CanFrame, ...]:
         """Identity and every cyclic frame; nothing while a number is unknown."""
-        return (*identity(view), *self._said(tuple(CYCLE), view)) if known(view) else ()
+        if not known(view):
+            return ()
+        shown = replace(self, soc_pct=stopping_soc_pct(view, self.profile, self.soc_pct))
+        return (*identity(view), *shown._said(tuple(CYCLE), view))
 
     def _said(self, ids: Sequence[int], view: InverterView) -> tuple[CanFrame, ...]:
         if view.soh_pct is None:
             view = view._replace(soh_pct=self.soh_pct)
+        instead = {STATE: {"soc_pct": self.soc_pct}} if self.soc_pct is not None else {}
         return tuple(
-            CanFrame(can_id, TABLES.encode(message, says(view, self.profile)))
+            CanFrame(can_id, TABLES.encode(message, says(view, self.profile) | instead.get(can_id, {})))
             for can_id in ids
             for message, says in (TOLD[can_id],)
         )
@@ -381,4 +391,5 @@ PROTOCOL = BydCan(
     options=OPTIONS,
     bitrate=500_000,
     rx=frozenset({MEASURED, SOC, TIME, BRAND, UNEXPLAINED}),
+    ignores_zero=frozenset(name for name, profile in PROFILES.items() if profile.stops_by_soc),
 )

@@ -16,11 +16,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from controller.codec import dbc, rtu
-from controller.inverters.base import Answer, InverterProtocol
+from controller.inverters.base import SILENCE, Answer, InverterProtocol
 from controller.inverters.byd_can import (
     BLIND_MS,
     NOTHING_REFUSED,
-    SILENCE,
     Profile,
     Refusals,
     known,
@@ -223,6 +222,11 @@ def modbus_answer(request: bytes) -> tuple[CanFrame, ...]:
     return tuple(CanFrame(MODBUS, answer[at : at + 8]) for at in range(0, len(answer), 8))
 
 
+def _others(waiting: tuple[CanFrame, ...]) -> tuple[CanFrame, ...]:
+    """Without a Modbus answer that has not gone out: only the newest request is answered."""
+    return tuple(frame for frame in waiting if frame.id != MODBUS)
+
+
 @dataclass(frozen=True, slots=True)
 class SungrowSbrState:
     """What the inverter said and when, and what is on its way to it; as BydCanState. running: the phase is RUN."""
@@ -250,7 +254,7 @@ class SungrowSbrState:
             elif frame.id in (0x108, 0x109) and not heard.running:
                 heard = replace(heard, running=True, schedule=None)
             elif frame.id == MODBUS:
-                heard = replace(heard, waiting=(*heard.waiting, *modbus_answer(frame.data)))
+                heard = replace(heard, waiting=(*_others(heard.waiting), *modbus_answer(frame.data)))
         return heard
 
     def request(self, now_ms: int) -> InverterRequest:

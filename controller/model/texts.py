@@ -231,7 +231,7 @@ TEXTS: Mapping[Event, Text] = MappingProxyType({
         "Check the inverter's battery mode."),
     E.INVERTER_IGNORES_LIMIT: Text(
         "The inverter keeps exceeding the limit it was given: opening.", "It ignores limits in its present mode.",
-        "Check the inverter's battery mode, then acknowledge."),
+        "Check the inverter's battery mode, then acknowledge. With the wiring none nobody speaks to it until then."),
     E.INVERTER_CONTRADICTS_PACK: Text(
         "The inverter measures another battery voltage than the pack: limits are zero.",
         "A bad connection, an open breaker, or a failing measurement.", "Measure both ends."),

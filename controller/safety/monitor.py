@@ -83,6 +83,10 @@ class Faults:
     def discharge_forbidden(self) -> tuple[Rule, ...]:
         return tuple(r for r in self._acting if r.discharge and _limits(r))
 
+    def holds(self, event: Event) -> bool:
+        track = self.tracks.get(event)
+        return track is not None and track.held
+
     def active_since_ms(self, event: Event) -> int | None:
         """Since when a cause acts; None when it does not."""
         track = self.tracks.get(event)
@@ -107,7 +111,7 @@ def start(latched: Iterable[str]) -> Faults:
 
 def step(faults: Faults, situation: Situation, elapsed_ms: int) -> Faults:
     """One tick, `elapsed_ms` after the last: judge every rule."""
-    now_ms, live, shadow = situation.now_ms, situation.live, situation.shadow
+    now_ms, live, shadow = situation.now_ms, situation.live or situation.flows, situation.shadow
     before = faults.tracks
     changed: dict[Event, Track | None] = {}
     news: list[Notice] = []

@@ -215,7 +215,8 @@ def current_while_open(s: Situation) -> bool | None:
 
 
 def over_limit(s: Situation) -> bool | None:
-    if s.state is not State.RUNNING:
+    """In RUNNING; in every state where nothing can be disconnected."""
+    if s.state is not State.RUNNING and s.settings.wiring != "none":
         return False
     if s.pack.pack_voltage_v is None or s.net_current_a is None:
         return None
@@ -467,7 +468,8 @@ RULES: tuple[Rule, ...] = (
     Rule(E.INVERTER_BEAT_STOPPED, V.WARNING, "it asks, and its heartbeat has not changed for 5 min",
          lambda s: s.request.beat_at_ms is not None and s.now_ms - s.request.beat_at_ms > BEAT_MS,
          "The Gen24 changes register 402 every 57 s.", quiet_ms=QUIET_MS, masked=Masked.INVERTER),
-    Rule(E.INVERTER_OVER_LIMIT, V.WARNING, "power > limit + max(1 kW, 10 %) for the time to follow", over_limit,
+    Rule(E.INVERTER_OVER_LIMIT, V.WARNING,
+         "RUNNING, or nothing to open: power > limit + max(1 kW, 10 %) for the time to follow", over_limit,
          "The inverter does not follow its limits.", hold_ms=8000, quiet_ms=QUIET_MS, masked=Masked.INVERTER,
          detail=amps),
     Rule(E.INVERTER_IGNORES_LIMIT, V.GRACEFUL, "the same for 30 s", over_limit,

@@ -8,10 +8,12 @@ from typing import NamedTuple
 from controller.model.battery import BatterySnapshot, Feed
 from controller.model.events import Event
 from controller.model.inverter import InverterRequest
+from controller.model.reading import Freshness
 from controller.model.settings import Settings
 from statecharts.supervisor import ENERGISED, Contactor, State
 
 LIVE = frozenset(ENERGISED)
+FLOWS_A = 5.0
 
 
 class Situation(NamedTuple):
@@ -66,6 +68,11 @@ class Situation(NamedTuple):
         return self.state in LIVE
 
     @property
+    def flows(self) -> bool:
+        """Current flows through what cannot be disconnected, whatever it is offered."""
+        return self.settings.wiring == "none" and self.pack.current_a is not None and abs(self.pack.current_a) > FLOWS_A
+
+    @property
     def net_current_a(self) -> float | None:
         """The current less its offset where that is known, as it is where not."""
         current_a = self.pack.current_a
@@ -84,6 +91,20 @@ def required_feeds(wiring: str, lacks: frozenset[Feed] = frozenset()) -> tuple[F
     always = (Feed.VOLTAGE, Feed.CURRENT, Feed.CELLS, Feed.TEMPERATURES, Feed.SOC)
     required = (*always, Feed.CONTACTOR, Feed.HVIL) if wiring.startswith("pack") else always
     return tuple(feed for feed in required if feed not in lacks) if lacks else required
+
+
+def believed(pack: BatterySnapshot, before: Mapping[Feed, Freshness], settings: Settings) -> BatterySnapshot:
+    """The pack with the age of what is known: a required feed is as old as when all its values were known last.
+
+    Frames can go on, well formed and in time, and say nothing of use. before: the feeds as believed in the last tick.
+    """
+    pack_feeds = pack.feeds
+    empty = {
+        feed: Freshness(before[feed].valid_at_ms if feed in before else None, pack_feeds[feed].round_ms)
+        for feed in required_feeds(settings.wiring, settings.lacks)
+        if feed in pack_feeds and any(getattr(pack, name) is None for name in feed.signals)
+    }
+    return pack._replace(feeds={**pack_feeds, **empty}) if empty else pack
 
 
 def missing_feeds(pack: BatterySnapshot, settings: Settings, now_ms: int) -> tuple[Feed, ...]:

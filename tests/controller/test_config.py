@@ -56,6 +56,7 @@ class Black:
     precharge_max_ms: int = 8000
     line: object = None
     bitrate: int | None = None
+    ignores_zero: frozenset[str] = frozenset()
     windows_v: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -357,6 +358,16 @@ def test_what_does_not_go_together_is_refused() -> None:
         "Tesla Model 3/Y cannot be wired as `own`"
     )
     assert only(RIGHT.replace("nca", "lto")).message == "Tesla Model 3/Y has no cells of `lto`"
+
+
+def test_an_inverter_that_ignores_a_limit_of_0_needs_a_relay_between_it_and_the_battery() -> None:
+    text = RIGHT.replace("byd_modbus", "byd_can").replace('"byd_can"', '"byd_can"\nprofile = "deye"')
+    assert "wiring.kind" not in [problem.key for problem in problems(text)]
+    found = {p.key: p.message for p in config.check(MEASURED.replace('"byd_modbus"', '"byd_can"\nprofile = "deye"'),
+                                                    "x", WITH_SHUNT)}  # fmt: skip
+    assert found["wiring.kind"] == (
+        "an inverter of the profile `deye` ignores a limit of 0, and nothing could disconnect it"
+    )
     black = RIGHT.replace("byd_modbus", "black").replace('"pack"', '"pack+inverter"')
     assert only(black + INVERTER_RELAY).message == "Black Box does not precharge itself behind a relay"
     assert problems(black.replace("black", "byd_modbus") + INVERTER_RELAY) == []

@@ -170,10 +170,10 @@ def test_a_closed_contact_pulls_the_pin_to_ground_and_a_broken_wire_reads_open()
     assert port.read() == Pins(False, True)
 
 
-def test_an_input_that_cannot_be_read_is_unknown_and_raises_nothing(failing: set[int]):
-    port = GpioInputs(MockFactory(pin_class=FailingPin), estop=24, interlock=16)
+def test_an_input_that_cannot_be_read_is_open_and_raises_nothing(failing: set[int]):
+    port = GpioInputs(MockFactory(pin_class=FailingPin), estop=24)
     failing.add(24)
-    assert port.read() == Pins(None, False)
+    assert port.read() == Pins(False, None)
 
 
 def test_an_input_that_cannot_be_read_at_the_start_is_refused(failing: set[int]):

@@ -27,9 +27,16 @@ class Server:
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
                 server.asked.append((self.path, self.headers["authorization"], body))
                 self.send_response(server.code)
+                if server.code == 301:
+                    self.send_header("location", f"{server.url}&elsewhere=1")
                 self.end_headers()
                 if server.code != 204:
                     self.wfile.write(b'{"message": "no such bucket"}')
+
+            def do_GET(self) -> None:
+                server.asked.append((self.path, self.headers["authorization"], "GET"))
+                self.send_response(200)
+                self.end_headers()
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -119,6 +126,15 @@ def test_what_is_refused_for_good_is_dropped_and_said(server: Server, code: int,
     assert len(resident.waiting) == waits
     assert said[0].startswith(f"influx: {code} ")
     assert "no such bucket" in said[0]
+
+
+def test_it_follows_nobody_elsewhere_with_lines_and_token(server: Server):
+    server.code = 301
+    resident, said = influx(url=server.url)
+    resident.look(newest())
+    resident.flush()
+    assert (len(server.asked), len(resident.waiting)) == (1, 1)
+    assert said[0].startswith("influx: 301 ")
 
 
 def test_nobody_there_is_an_error_that_may_pass():

@@ -529,14 +529,34 @@ def test_whoever_floods_it_is_answered_now_and_then_and_a_stop_still_works(tmp_p
         async with at_the_broker(tmp_path) as (watcher, gate):
             for number in range(2000):
                 await watcher.client.publish("bms/control", f"garbage {number}", qos=0)
-            await soon(lambda: gate.mqtt._unanswered)
-            await asyncio.sleep(0.3)
             await watcher.say(topic("command/stop"), "PRESS")
             await soon(lambda: gate.asked)
             assert gate.asked == [{"do": "stop"}]
             assert len(watcher.payloads("controller/refused")) <= mqtt.REFUSALS_MAX
 
     scenario(story)
+
+
+def message(payload: str, number: int = 0) -> aiomqtt.Message:
+    return aiomqtt.Message("bms/control", payload.encode(), 1, False, number, None)
+
+
+def test_a_stop_is_taken_although_the_list_is_full_and_what_went_is_counted():
+    room = mqtt.Intake(3, lambda one: one.payload == b"open_contactor")
+    for payload in ("a", "b", "c", "d", "open_contactor", "open_contactor", "open_contactor", "open_contactor", "e"):
+        room.put_nowait(message(payload))
+    assert [room.get_nowait().payload for _ in range(room.qsize())] == [b"open_contactor"] * 3
+    assert room.dropped == 6
+    room.put_nowait(message("b"))
+    room.put_nowait(message("x" * 1_000_000))
+    assert [len(room.get_nowait().payload) for _ in range(2)] == [1, mqtt.LARGEST]
+
+
+def test_only_what_opens_counts_as_a_stop():
+    client = Mqtt(Broker("127.0.0.1", 1, "x"), SITE, Hub(), print)
+    assert client._stops(message("open_contactor"))
+    assert not client._stops(message("close_contactor"))
+    assert not client._stops(message("garbage"))
 
 
 # --- Home Assistant ---

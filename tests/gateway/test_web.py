@@ -76,6 +76,8 @@ def session(visited: Site) -> str:
 def test_without_a_session_a_visitor_is_sent_to_the_log_in():
     status, headers = site().ask("/history")
     assert (status, headers["location"]) == (303, "/login?next=/history")
+    status, headers = site().ask("/häßlich\r\nx: y&")
+    assert (status, headers["location"]) == (303, "/login?next=/h%C3%A4%C3%9Flich%0D%0Ax%3A%20y%26")
 
 
 def test_with_a_session_the_page_is_shown():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -78,6 +79,27 @@ def test_what_is_too_large_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_one_is_brought_at_a_time_and_what_was_torn_off_goes(tmp_path: Path):
+    (tmp_path / ".torn.log.new").write_text("half")
+    second: list[str] = []
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"first"
+        second.append(await keep(tmp_path, "b.log", pieces(b"second")))
+
+    assert asyncio.run(keep(tmp_path, "a.log", slow())) == ""
+    assert second == ["another one is being brought; try again when it is there"]
+    assert asyncio.run(keep(tmp_path, "b.log", pieces(b"second"))) == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.log"]
+
+
+def test_nothing_is_kept_on_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    left = shutil.disk_usage(tmp_path)._replace(free=2 * workbench.UPLOAD_MAX_BYTES - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: left)
+    assert asyncio.run(keep(tmp_path, "a.log", pieces(b"x"))) == "less than 128 MiB are left on the disk"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_is_taken_from_who_may_command_and_from_nobody_else():
     upload, size = "/_nicegui/client/0123-ab/upload/7", str(BODY_MAX + 1)
     visited = site(upload_max=BODY_MAX)
@@ -125,5 +147,11 @@ def test_what_is_wrong_is_said_with_its_line_and_not_kept(drafts: Drafts):
 def test_a_new_secret_is_proposed_and_not_shown_again(drafts: Drafts):
     assert drafts.propose(drafts.present().replace(HIDDEN, "fresh one")) == []
     assert "fresh one" not in (drafts.proposed() or "")
+    assert drafts.difference(drafts.proposal.read_text()) == ["! mqtt.password: another secret"]
     config_proposal.apply(drafts.path, drafts.proposal.read_text(), CATALOGUE)
     assert 'password = "fresh one"' in drafts.path.read_text()
+
+
+def test_what_is_shown_of_a_proposal_moves_no_cursor_and_turns_no_line(drafts: Drafts):
+    shown = drafts.difference(drafts.present() + "# fine\u202e\u009b2Jé\n")
+    assert shown[-1] == "+# fine\\u202e\\x9b2Jé"

@@ -368,6 +368,20 @@ def test_a_deye_is_stopped_by_the_soc_it_is_told() -> None:
         assert soc(stopped._replace(soc_pct=99.0)) == 10_000  # a full pack told empty would be charged
 
 
+@pytest.mark.parametrize(("first", "end"), [("max_discharge_w", 0), ("max_charge_w", 10_000)])
+def test_a_deye_that_was_stopped_at_an_end_stays_there_when_the_other_direction_goes_too(first: str, end: int) -> None:
+    cable = Cable(TESLA._replace(soc_pct=50.0 + (end == 0)), profile="deye")
+    cable.run_ms(5_000, HELLO)
+    cable.view = cable.view._replace(**{first: 0.0})
+    cable.run_ms(5_000)
+    cable.view = cable.view._replace(status=InverterStatus.FAULT, max_charge_w=0.0, max_discharge_w=0.0)
+    cable.run_ms(20_000)
+    assert int.from_bytes(cable.newest(0x150)[:2], "big") == end
+    cable.view = TESLA
+    cable.run_ms(5_000)
+    assert int.from_bytes(cable.newest(0x150)[:2], "big") == 4910
+
+
 def test_only_the_soc_is_told_otherwise_and_at_once() -> None:
     cable = Cable(profile="deye")
     cable.run_ms(5_000, HELLO)

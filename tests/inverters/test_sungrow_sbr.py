@@ -225,6 +225,15 @@ def test_the_pieces_of_an_answer_go_one_a_tick() -> None:
     ]  # fmt: skip
 
 
+def test_a_flood_of_questions_is_answered_once_and_nothing_piles_up() -> None:
+    cable = Cable()
+    cable.run_ms(500, WORKS)
+    question = CanFrame(0x1E0, bytes.fromhex("01044DE20006C752"))
+    said = cable.run_ms(300, *[question] * 500)
+    assert [frame.data[0] for frame in said if frame.id == 0x1E0] == [0x01, 0x2C, 0xB7]
+    assert len(cable.state.waiting) < 30
+
+
 # --- the row ---
 
 
