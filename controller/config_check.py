@@ -353,6 +353,12 @@ def _windows_wrong(values: Mapping[str, Any], _: Catalogue) -> Iterator[Wrong]:
         bottom, top = values.get(f"limits.{low}"), values.get(f"limits.{high}")
         if bottom is not None and top is not None and bottom >= top:
             yield f"limits.{high}", f"{top:g} is not above limits.{low} ({bottom:g})", "leave room between the two"
+    confirm_ms = values.get("contactors.confirm_ms")
+    for other in ("settle_feedback_ms", "settle_blind_ms", "overlap_ms"):
+        other_ms = values.get(f"contactors.{other}")
+        if isinstance(confirm_ms, int) and isinstance(other_ms, int) and confirm_ms <= other_ms:
+            message = f"{confirm_ms} is not above contactors.{other} ({other_ms}): it would give up before it goes on"
+            yield "contactors.confirm_ms", message, "leave room between the two"
 
 
 def pack_v(values: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -179,7 +179,7 @@ class RelayPort(Protocol):
         """Close exactly these, open all others. Raises RelayError; the caller then treats all feedback as unknown."""
 
     def feedback(self) -> Mapping[Contactor, bool | None]:
-        """True = measured closed, None = this board cannot tell. Never echoes the command."""
+        """True = measured closed, None = cannot be read, no key = no contact is wired. Never echoes the command."""
 
 
 class ClockPort(Protocol):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 from controller.ports import CanFrame, CommandKind
 from sim.garage import FROM_PACK, TO_PACK, Build, Filter, Garage, LeafEnd, PlainEnd, TeslaEnd
 from sim.plant import Relay
 from sim.tesla_pack import TeslaPack
-from statecharts.supervisor import Contactor, State
+from statecharts.supervisor import Contactor, Guard, State
 
 OWN = (Contactor.NEGATIVE, Contactor.PRECHARGE, Contactor.POSITIVE)
 FOREIGN = (0x1DB, 0x55B, 0x5BC, 0x1D4, 0x305)
@@ -862,21 +863,81 @@ MATTERS: Mapping[State, tuple[str, ...]] = {
     State.LOCKED_OUT: AT_REST_KINDS,
 }
 """What can go wrong in a state and then only."""
-TRAPS: tuple[tuple[str, State, int, int, tuple[str, ...]], ...] = (
-    ("own", State.PRECHARGING, 0, 2_500, ("weld told",)),
-    ("own", State.PRECHARGING, 0, 700, ("resistor",)),
-    ("own", State.COOLING_DOWN, 0, 2_500, ("weld told",)),
-    ("own", State.CLOSING_POSITIVE, 0, 2_500, ("weld told",)),
-    ("own", State.CLOSING_POSITIVE, 90, 2_500, ("short circuit", "stop")),
-    ("own", State.RUNNING, 0, 2_500, ("weld told",)),
-    ("own", State.OPENING_POSITIVE, 0, 8_000, ("weld", "short circuit")),
-    ("pack", State.WAKING_PACK, 0, 8_000, ("blocks",)),
-    ("pack", State.WAKING_PACK, 0, 2_500, ("frozen ids",)),
-    ("pack", State.RUNNING, 2_500, 40_000, ("steady load", "stop")),
-)
-"""Moments that fire a row of the chart chance seldom fires (L3): how the wiring's name begins, the state, how long it
-has lasted, for how long, and what happens together there."""
-SPRINGS_A_TRAP = 0.25
+
+
+class Stage(NamedTuple):
+    """What happens together in a state, once it has lasted `after_ms`, for `for_ms`."""
+
+    state: State
+    after_ms: int
+    for_ms: int
+    names: tuple[str, ...]
+
+
+class Trap(NamedTuple):
+    """Moments that fire a row of the chart chance seldom fires (L3): from, to and first guard of the row, and which
+    wiring."""
+
+    row: tuple[State, State, Guard]
+    wiring: str
+    stages: tuple[Stage, ...]
+
+    def suited(self, build: Build) -> Build:
+        """The garage without what keeps it from coming there."""
+        return replace(
+            build, wiring=self.wiring, pack="plain" if self.wiring == "own" else "tesla", inverter="registers",
+            soc=0.5, hurried=True, unverified=False, sensor=True, blind=False, pins=True, off_grid=False, record=None,
+            residual_v=0.0, welded=frozenset(), disk_ms=30,
+        )  # fmt: skip
+
+    def laid(self, dice: random.Random, build: Build, until_ms: int) -> list[Fault]:
+        known = kinds(build)
+        return [
+            Ambush(0, until_ms, state=state, after_ms=after_ms, for_ms=for_ms,
+                   faults=tuple(known[name](dice, build) for name in names))
+            for state, after_ms, for_ms, names in self.stages
+        ]  # fmt: skip
+
+
+S, G = State, Guard
+_WELD = ("weld told",)
+_UNSEEN = Stage(S.VERIFYING_OPEN, 0, 8_000, ("link sensor lost", "feedback lost", "silent"))
+_LOADED = Stage(S.RUNNING, 2_500, 40_000, ("steady load", "stop"))
+TRAPS: tuple[Trap, ...] = (
+    Trap((S.STARTING, S.FAULT, G.SIGNALS_OVERDUE), "own",
+         (Stage(S.STARTING, 0, 9_000, ("bus-off",)), Stage(S.STARTING, 7_930, 300, ("feedback stuck",)))),
+    Trap((S.CLOSING_NEGATIVE, S.LOCKED_OUT, G.WELDED), "own", (Stage(S.CLOSING_NEGATIVE, 0, 2_500, _WELD),)),
+    Trap((S.CLOSING_NEGATIVE, S.VERIFYING_OPEN, G.NEGATIVE_OVERDUE), "own",
+         (Stage(S.CLOSING_NEGATIVE, 0, 2_500, ("feedback lost",)),)),
+    Trap((S.PRECHARGING, S.LOCKED_OUT, G.WELDED), "own", (Stage(S.PRECHARGING, 0, 2_500, _WELD),)),
+    Trap((S.PRECHARGING, S.COOLING_DOWN, G.PRECHARGE_FAILED), "own", (Stage(S.PRECHARGING, 0, 700, ("resistor",)),)),
+    Trap((S.COOLING_DOWN, S.LOCKED_OUT, G.WELDED), "own",
+         (Stage(S.PRECHARGING, 0, 700, ("resistor",)), Stage(S.COOLING_DOWN, 0, 2_500, _WELD))),
+    Trap((S.CLOSING_POSITIVE, S.LOCKED_OUT, G.WELDED), "own", (Stage(S.CLOSING_POSITIVE, 0, 2_500, _WELD),)),
+    Trap((S.CLOSING_POSITIVE, S.CLOSING_POSITIVE, G.WELDED), "own",
+         (Stage(S.CLOSING_POSITIVE, 0, 2_500, _WELD), Stage(S.CLOSING_POSITIVE, 130, 700, ("short circuit",)))),
+    Trap((S.CLOSING_POSITIVE, S.CLOSING_POSITIVE, G.STOP), "own",
+         (Stage(S.CLOSING_POSITIVE, 90, 2_500, ("short circuit", "stop")),)),
+    Trap((S.CLOSING_POSITIVE, S.CLOSING_POSITIVE, G.POSITIVE_OVERDUE), "own",
+         (Stage(S.CLOSING_POSITIVE, 450, 700, ("feedback stuck",)),
+          Stage(S.CLOSING_POSITIVE, 540, 700, ("short circuit",)))),
+    Trap((S.CLOSING_POSITIVE, S.VERIFYING_OPEN, G.POSITIVE_OVERDUE), "own",
+         (Stage(S.CLOSING_POSITIVE, 450, 700, ("feedback stuck",)),)),
+    Trap((S.RUNNING, S.UNLOADING, G.WELDED), "own", (Stage(S.RUNNING, 0, 2_500, _WELD),)),
+    Trap((S.UNLOADING, S.UNLOADING, G.UNLOAD_OVERDUE), "own",
+         (_LOADED, Stage(S.UNLOADING, 7_940, 700, ("short circuit",)))),
+    Trap((S.OPENING_POSITIVE, S.OPENING_POSITIVE, G.OPEN_NOW), "own",
+         (Stage(S.RUNNING, 2_500, 200, ("stop",)),
+          Stage(S.OPENING_POSITIVE, 0, 8_000, ("weld", "short circuit")))),
+    Trap((S.VERIFYING_OPEN, S.STANDBY, G.VERIFY_OVERDUE), "own", (Stage(S.RUNNING, 2_500, 200, ("stop",)), _UNSEEN)),
+    Trap((S.VERIFYING_OPEN, S.FAULT, G.VERIFY_OVERDUE), "own",
+         (Stage(S.RUNNING, 2_500, 200, ("driver breaks",)), _UNSEEN)),
+    Trap((S.WAKING_PACK, S.LOCKED_OUT, G.WELDED), "pack", (Stage(S.WAKING_PACK, 0, 8_000, ("frozen ids", "welds")),)),
+    Trap((S.WAKING_PACK, S.FAULT, G.PACK_REFUSES), "pack", (Stage(S.WAKING_PACK, 0, 8_000, ("blocks",)),)),
+    Trap((S.WAKING_PACK, S.COOLING_DOWN, G.WAKING_OVERDUE), "pack",
+         (Stage(S.WAKING_PACK, 0, 2_500, ("frozen ids",)),)),
+    Trap((S.UNLOADING, S.VERIFYING_OPEN, G.UNLOAD_OVERDUE), "pack", (_LOADED,)),
+)  # fmt: skip
 CARRYING = (State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE)
 CLOSES_FIRST: Mapping[str, tuple[State, ...]] = {
     "own": (State.CLOSING_NEGATIVE, State.PRECHARGING, State.CLOSING_POSITIVE),
@@ -899,11 +960,6 @@ def ambush(dice: random.Random, build: Build, known: Mapping[str, Make], chosen:
 
     Beside them often a current no relay of ours may break, or an inverter that does not follow.
     """
-    traps = [trap for trap in TRAPS if build.wiring.startswith(trap[0]) and all(name in known for name in trap[-1])]
-    if traps and dice.random() < SPRINGS_A_TRAP:
-        _, state, after_ms, for_ms, names = dice.choice(traps)
-        return Ambush(state=state, after_ms=after_ms, for_ms=for_ms,
-                      faults=tuple(known[name](dice, build) for name in names))  # fmt: skip
     state = dice.choice(moments(build))
     of = dice.random()
     names = QUICK if of < 0.4 else MATTERS[state] if of < 0.8 else tuple(chosen)

@@ -118,7 +118,7 @@ class Build:
             precharge = replace(precharge, cool_down_ms=2_000)
             contactors = replace(
                 contactors, minimum_off_ms=1_000, verify_ms=4_000, pack_open_ms=3_000, auto_enable_ms=3_000,
-                signals_ms=8_000,
+                signals_ms=8_000, confirm_ms=600,
             )  # fmt: skip
         name = "tesla_model3" if self.pack == "tesla" else self.pack
         inverter = "byd_can" if self.inverter == "byd_can" else "byd_modbus"
@@ -494,9 +494,7 @@ class Garage:
         self.members = frozenset(
             member for member in (NEGATIVE, PRECHARGE, POSITIVE) if member in WIRINGS[build.wiring]
         )
-        self.relays = PlantRelays(self.plant, self.members)
-        for member in self.members if build.blind else ():
-            self.plant.relays[member].aux_lost = True
+        self.relays = PlantRelays(self.plant, self.members, blind=build.blind)
         self.bus, self.clock = Bus(), HandClock()
         self.events, self.heartbeat, self.link = MemoryEvents(), MemoryHeartbeat(), MemoryLink()
         self.pins = MemoryPins(Pins(True, True) if build.pins else Pins())

@@ -22,7 +22,7 @@ from controller.model.events import Event
 from controller.model.settings import ContactorSettings
 from controller.ports import CanFrame, CommandKind, Outputs, Record
 from controller.trace import Trace
-from sim.faults import Fault, draw
+from sim.faults import TRAPS, Fault, draw
 from sim.garage import Build, Garage, LeafEnd, PlainEnd, TeslaEnd
 from sim.invariants import BEHIND_FUSE, CAUSES, INVARIANTS
 from sim.recording import write_candump
@@ -35,6 +35,8 @@ JUDGED, FULL = 100, 300
 REPEATED_EVERY = 25
 """Of so many lives one is lived twice, traced (I14)."""
 MOST_TRIALS = 40
+A_TRAP_EVERY = 3
+"""Of so many lives one is laid a trap, each in its turn: chance alone does not find every row."""
 ROW_OF = {row: n for n, row in enumerate(SUPERVISOR.rows)}
 
 
@@ -54,8 +56,13 @@ class Life:
         """Its garage, its troubles and how long they last; fresh objects every time."""
         dice = random.Random(f"life {self.seed}")
         build = _build(dice)
+        trap = TRAPS[self.seed // A_TRAP_EVERY % len(TRAPS)] if self.seed % A_TRAP_EVERY == 0 else None
+        if trap is not None:
+            build = trap.suited(build)
         trouble_ms = dice.choice((20_000, 30_000, 40_000, 60_000, 100_000) if dice.random() < 0.97 else (700_000,))
-        faults = draw(dice, build, trouble_ms)
+        faults = draw(dice, build, trouble_ms) if trap is None or dice.random() < 0.5 else []
+        if trap is not None:
+            faults = [*trap.laid(dice, build, trouble_ms), *faults]
         if self.only is not None:
             faults = [faults[n] for n in self.only]
         return build, faults, trouble_ms if self.until_ms is None else self.until_ms

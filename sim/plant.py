@@ -284,11 +284,11 @@ class Relay:
 class PlantRelays:
     """RelayPort on top of the plant. broken: writes raise RelayError and change nothing; feedback is unknown then.
 
-    members: the relays this board drives, None = all three.
+    members: the relays this board drives, None = all three. blind: none of them is fed back.
     """
 
-    def __init__(self, plant: Plant, members: frozenset[Contactor] | None = None) -> None:
-        self._plant = plant
+    def __init__(self, plant: Plant, members: frozenset[Contactor] | None = None, *, blind: bool = False) -> None:
+        self._plant, self._blind = plant, blind
         self._members = tuple(member for member in OWN if members is None or member in members)
         self.broken = False
 
@@ -299,7 +299,8 @@ class PlantRelays:
             self._plant.relays[member].energise(member in closed, self._plant.now_ms)
 
     def feedback(self) -> Mapping[Contactor, bool | None]:
-        return {member: None if self.broken else self._plant.relays[member].feedback for member in self._members}
+        wired = () if self._blind else self._members
+        return {member: None if self.broken else self._plant.relays[member].feedback for member in wired}
 
 
 # --- The network -----------------------------------------------------------------------------------------------------

@@ -360,6 +360,16 @@ def test_what_does_not_go_together_is_refused() -> None:
     assert only(RIGHT.replace("nca", "lto")).message == "Tesla Model 3/Y has no cells of `lto`"
 
 
+@pytest.mark.parametrize(("row", "other"), [
+    ("confirm_ms = 500", "settle_blind_ms (500)"), ("overlap_ms = 1000", "overlap_ms (1000)"),
+    ("settle_blind_ms = 1500", "settle_blind_ms (1500)"), ("settle_feedback_ms = 1000", "settle_feedback_ms (1000)"),
+])  # fmt: skip
+def test_a_contactor_is_not_given_up_before_the_next_may_close(row: str, other: str) -> None:
+    found = [problem.message for problem in problems(RIGHT + f"[contactors]\n{row}\n")]
+    assert any(f"is not above contactors.{other}: it would give up before it goes on" in message for message in found)
+    assert problems(RIGHT + "[contactors]\nconfirm_ms = 501\n") == []
+
+
 def test_an_inverter_that_ignores_a_limit_of_0_needs_a_relay_between_it_and_the_battery() -> None:
     text = RIGHT.replace("byd_modbus", "byd_can").replace('"byd_can"', '"byd_can"\nprofile = "deye"')
     assert "wiring.kind" not in [problem.key for problem in problems(text)]
@@ -823,7 +833,10 @@ VALUES: dict[type, Callable[[Key], st.SearchStrategy[Any]]] = {
     bool: lambda key: st.booleans(),
     str: lambda key: st.text(st.characters(codec="utf-8"), max_size=20),
 }
-TIED = ("unverified_reason", "limit_ms", "soc_min_pct", "soc_max_pct", "resistance_ohm", "capacitance_f")
+TIED = (
+    "unverified_reason", "limit_ms", "soc_min_pct", "soc_max_pct", "resistance_ohm", "capacitance_f", "confirm_ms",
+    "settle_feedback_ms", "settle_blind_ms", "overlap_ms",
+)  # fmt: skip
 FREE = [
     key
     for key in keys(CATALOGUE, "tesla_model3", "byd_modbus")

@@ -8,10 +8,11 @@ import pytest
 from controller import precharge, supervisor
 from controller.model.battery import Feed, PackContactor
 from controller.model.events import Event
+from controller.model.reading import Freshness
 from controller.model.settings import PrechargeSettings
 from controller.safety import envelope, gate, monitor, rules
 from controller.safety.monitor import NO_FAULTS, Faults, Track
-from controller.safety.situation import missing_feeds, required_feeds
+from controller.safety.situation import believed, missing_feeds, required_feeds
 from controller.supervisor import GUARDS, SEEN, Supervisor
 from controller.weld import UNWATCHED, LinkWatch
 from statecharts import chart, explore, interlocks
@@ -594,3 +595,32 @@ def test_a_guard_without_a_function_stops_the_program_at_its_start():
     assert source.count(answer) == 1
     with pytest.raises(AssertionError, match="guards without a function: COOLED"):
         exec(compile(source.replace(answer, ""), str(path), "exec"), {"__name__": supervisor.__name__})
+
+
+# --- what is believed of a pack ---
+
+
+def test_a_feed_is_as_old_as_its_last_whole_value():
+    before = {Feed.CELLS: Freshness(NOW_MS - 700, 99), Feed.SOC: Freshness(NOW_MS - 50, 99)}
+    pack = seen(pack={"cell_max_v": None, "temp_min_c": None}).pack
+    heard = believed(pack, before, SETTINGS).feeds
+    assert heard[Feed.CELLS] == Freshness(NOW_MS - 700, pack.feeds[Feed.CELLS].round_ms)
+    assert heard[Feed.TEMPERATURES] == Freshness(None, pack.feeds[Feed.TEMPERATURES].round_ms)
+    assert heard[Feed.SOC] == pack.feeds[Feed.SOC]
+
+
+def test_what_is_whole_or_not_required_or_not_there_stays_as_it_is():
+    whole = seen().pack
+    assert believed(whole, {}, SETTINGS) is whole
+    without_hvil = seen(pack={"hvil_ok": None}).pack
+    assert believed(without_hvil, {}, SETTINGS) is without_hvil
+    fewer = {feed: freshness for feed, freshness in feeds().items() if feed is not Feed.SOC}
+    no_soc = seen(pack={"soc_pct": None, "feeds": fewer}).pack
+    assert believed(no_soc, {Feed.SOC: Freshness(1, 1)}, SETTINGS) is no_soc
+
+
+@pytest.mark.parametrize(("wiring", "current_a", "flows"), [
+    ("none", 5.0, False), ("none", 5.1, True), ("none", -5.1, True), ("none", None, False), ("own", 30.0, False),
+])  # fmt: skip
+def test_current_flows_through_what_cannot_be_disconnected(wiring: str, current_a: float | None, flows: bool):
+    assert seen(wiring, pack={"current_a": current_a}).flows is flows

@@ -10,7 +10,7 @@ import pytest
 from controller import supervisor
 from controller.ports import CommandKind
 from sim import lives
-from sim.faults import TRAPS, Ambush, Asks, LoadSurge, Resistor, kinds
+from sim.faults import TRAPS, Ambush, LoadSurge, Trap
 from sim.garage import Build, Garage
 from sim.invariants import INVARIANTS
 from sim.lives import FULL, JUDGED, Life, Summary, campaign, live, shrink, tasks
@@ -105,47 +105,18 @@ def test_a_campaign_with_holes_fails_when_it_is_large_enough_to_have_none(lackin
         assert summary.failed is (fails_from is not None and n >= fails_from)
 
 
-SPRUNG = (
-    (State.PRECHARGING, State.LOCKED_OUT, "weld-suspected"),
-    (State.PRECHARGING, State.COOLING_DOWN, "precharge-failed"),
-    (State.COOLING_DOWN, State.LOCKED_OUT, "weld-suspected"),
-    (State.CLOSING_POSITIVE, State.LOCKED_OUT, "weld-suspected"),
-    (State.CLOSING_POSITIVE, State.CLOSING_POSITIVE, "fuse-clearing"),
-    (State.RUNNING, State.UNLOADING, "weld-suspected"),
-    (State.OPENING_POSITIVE, State.OPENING_POSITIVE, "fuse-clearing"),
-    (State.WAKING_PACK, State.FAULT, "pack-refuses"),
-    (State.WAKING_PACK, State.COOLING_DOWN, "waking-overdue"),
-    (State.UNLOADING, State.VERIFYING_OPEN, "wait-over"),
-)
-"""The row each trap is set for."""
-
-
-@pytest.mark.parametrize(("trap", "row"), list(zip(TRAPS, SPRUNG, strict=True)))
-def test_a_trap_fires_the_row_it_is_set_for(trap, row):
-    wiring, state, after_ms, for_ms, names = trap
-
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: " ".join(each.name for each in trap.row))
+def test_a_trap_fires_the_row_it_is_set_for(trap: Trap):
     def fires(seed: int) -> bool:
-        dice = random.Random(seed)
-        build = Build(wiring, pack="plain" if wiring == "own" else "tesla", hurried=True)
-        known = kinds(build)
-        plan = [Ambush(0, 45_000, state=state, after_ms=after_ms, for_ms=for_ms,
-                       faults=tuple(known[name](dice, build) for name in names))]  # fmt: skip
-        if state is State.COOLING_DOWN:
-            plan.append(Ambush(0, 45_000, state=State.PRECHARGING, for_ms=700, faults=(Resistor(ohm=1e9),)))
-        if state is State.OPENING_POSITIVE:
-            plan.append(Asks(6_000, 6_000))
+        build, dice = trap.suited(Build()), random.Random(seed)
         garage = Garage(build).ask(CommandKind.ENABLE)
         garage.inverter.wish_w = 2_500.0
-        garage.plan(*plan)
-        while garage.now_ms < 45_000 and not (found := _fired(garage, *row)):
+        garage.plan(*trap.laid(dice, build, 45_000))
+        while garage.now_ms < 45_000 and trap.row not in [(row.source, row.target, row.when[0]) for row in garage.rows]:
             garage.tick()
-        return found
+        return garage.now_ms < 45_000
 
     assert any(fires(seed) for seed in range(20))
-
-
-def _fired(garage: Garage, source: State, target: State, cause: str) -> bool:
-    return any((row.source, row.target, row.cause) == (source, target, cause) for row in garage.rows)
 
 
 @pytest.mark.slow
