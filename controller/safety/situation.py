@@ -58,7 +58,7 @@ class Situation(NamedTuple):
     inverter_asks: bool
     recovering: bool
     shadow: bool
-    since_ms: int = 0
+    since_ms: int
 
     @property
     def live(self) -> bool:

@@ -116,6 +116,8 @@ OVER: list[Case] = [
     running(False, pack={"pack_voltage_v": 100.0, "current_a": 14.3}, offset_a=4.3),
     running(None, pack={"pack_voltage_v": None}), running(None, pack={"current_a": None}),
     ({"state": State.UNLOADING, "pack": {"current_a": 99.0}}, False),
+    *(({"wiring": "none", "state": state, "pack": {"pack_voltage_v": 100.0, "current_a": amps}}, abs(amps) > 10.0)
+      for state in (State.STANDBY, State.FAULT) for amps in (10.0, 10.1, -10.0, -10.1)),
 ]  # fmt: skip
 MEASURED: list[Case] = [
     running(False, request={"battery_voltage_v": 350.0}), running(True, request={"battery_voltage_v": 349.9}),
@@ -172,13 +174,14 @@ CASES: Mapping[Event, list[Case]] = {
     E.PACK_VOLTAGE_HIGH: said("pack_voltage_v", (96 * 4.15, False), (398.5, True)),
     E.PACK_VOLTAGE_LOW: said("pack_voltage_v", (96 * 3.10, False), (297.5, True)),
     E.PACK_VOLTAGE_CRITICAL: [
-        *said("pack_voltage_v", (406.3, False), (406.4, True), (291.7, False), (291.6, True)),
+        *said("pack_voltage_v", (1.02 * PACK_OF.design_max_v, False), (406.4, True), (291.7, False), (291.6, True)),
         *(({**case, "recovering": True}, bad)
           for case, bad in said("pack_voltage_v", (192.0, False), (191.9, True), (406.4, True))),
     ],
     E.PACK_FUSE_BLOWN: said("pack_voltage_v", (0.49, False), (0.5, True), (5.0, True), (5.1, False)),
     E.TEMPERATURE_CRITICAL: said("temp_max_c", (59.9, False), (60.0, True)),
     E.CELL_SPREAD: [
+        (cells(0.0, NCA.spread_warn_v), False),
         (cells(3.5, 3.8), False), (cells(3.5, 3.801), True),
         *((cells(3.5, 3.801, amps=amps), abs(amps) < 5.0) for amps in (4.9, 5.0, -4.9, -5.0)),
         ({**cells(3.5, 3.801, amps=9.0), "offset_a": 4.3}, True),

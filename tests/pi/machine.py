@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +19,26 @@ ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 - dumb
 """
 KERNEL_ARGUMENTS = (
-    "console=ttyS1,115200 rw quiet iomem=relaxed systemd.show_status=0 "
+    "maxcpus=1 console=ttyS1,115200 rw quiet iomem=relaxed systemd.show_status=0 "
     "modprobe.blacklist=vc4,hci_uart,snd_bcm2835,bcm2835_v4l2 systemd.unit=multi-user.target"
 )
-ICOUNT = "shift=1"
-"""The guest's clock counts its instructions, 2 ns each: a busy machine makes it slow."""
-
-
-ASK_AGAIN_S = 4.0
-"""A question costs the emulated processor seconds, which what is asked about needs too."""
+ICOUNT = "shift=0,sleep=off"
+"""The guest's clock counts its instructions, 1 ns each, and jumps while it idles: however busy this machine is, the
+guest is a steady one of about a Pi 3's speed. With one processor, since QEMU lets several take turns, and one that
+waits for its turn is late.
+"""
+TELL_THE_TIME = """
+import os, time
+while True:
+    os.write(1, b"\\036%d\\037" % (time.monotonic() * 1000))
+    time.sleep(0.05)
+"""
+"""The guest's clock on its console, for everybody who has to live by it."""
+TOLD_TIME = re.compile(rb"\036(\d+)\037")
+ASK_AGAIN_S = 2.0
+"""On the guest's clock, as every time here but STALLED_S. Each question costs it a tenth of a second."""
+STALLED_S = 900.0
+"""On the clock on the wall: longer than any wait in the tests."""
 LOST = 99
 """The exit status of a command that its console swallowed."""
 
@@ -62,7 +74,8 @@ class Pi:
 
     def __init__(self, base: Path, image: Path, log: Path) -> None:
         self.base, self.image, self.log = base, image, log
-        self.heard = b""
+        self.now_ms, self.heard = 0, b""
+        self._news = threading.Condition()
 
     def __enter__(self) -> Pi:
         self.start()
@@ -77,7 +90,7 @@ class Pi:
         uart, console = self.sockets / "uart", self.sockets / "console"
         self.process = subprocess.Popen(
             [
-                "qemu-system-aarch64", "-M", "raspi3b", "-icount", ICOUNT,
+                "qemu-system-aarch64", "-M", "raspi3b", "-global", "bcm2837.enabled-cpus=1", "-icount", ICOUNT,
                 "-display", "none", "-monitor", "none", "-no-reboot",
                 "-kernel", str(self.base / "vmlinuz"), "-initrd", str(self.base / "initrd.gz"),
                 "-dtb", str(self.base / "pi.dtb"), "-append", KERNEL_ARGUMENTS,
@@ -87,10 +100,12 @@ class Pi:
             stdout=subprocess.DEVNULL, stderr=self.log.open("ab"),
         )  # fmt: skip
         self.rs485, self.console = _connected(uart), _connected(console)
-        self.heard = b""
-        self.wait_for(rb"root@pi:[^\n]*# ", 240)
+        self.now_ms, self.heard = 0, b""
+        threading.Thread(target=self._listen, args=(self.console,), daemon=True).start()
+        self.wait_for(rb"root@pi:[^\n]*# ")
         self.console.sendall(b"stty -echo; PS1=''; bind 'set enable-bracketed-paste off' 2>/dev/null\n")
         self.run("dmesg -n 1")  # the kernel's words would stand among the output of commands
+        self.run(f"(chrt -r 20 python3 -SE -c '{TELL_THE_TIME}' &)")
 
     def cut_power(self) -> None:
         """Pull the plug."""
@@ -99,6 +114,24 @@ class Pi:
         for end in (self.rs485, self.console):
             end.close()
         shutil.rmtree(self.sockets, ignore_errors=True)
+
+    def _listen(self, console: socket.socket) -> None:
+        """Take the told time out of what the console says."""
+        raw = b""
+        while True:
+            try:
+                piece = console.recv(65536)
+            except OSError:
+                piece = b""
+            if not piece:
+                return
+            with self._news:
+                raw += piece
+                for told in TOLD_TIME.finditer(raw):
+                    self.now_ms = int(told[1])
+                whole, mark, torn = TOLD_TIME.sub(b"", raw).partition(b"\036")
+                self.heard, raw = self.heard + whole, mark + torn
+                self._news.notify_all()
 
     def run(self, command: str, timeout_s: float = 120) -> tuple[int, str]:
         """A shell command's exit status and output. Raises PiError when it does not come back."""
@@ -116,28 +149,34 @@ class Pi:
 
     def until(self, command: str, pattern: str, timeout_s: float = 120) -> str:
         """Repeat a command until its output matches. Raises PiError when it never does."""
-        give_up_s = time.monotonic() + timeout_s
+        give_up_ms = self.now_ms + 1000 * timeout_s
         while True:
             _, output = self.run(command, timeout_s)
             if re.search(pattern, output):
                 return output
-            if time.monotonic() > give_up_s:
+            if self.now_ms > give_up_ms:
                 raise PiError(f"{command}: never matched {pattern!r}\n{output}")
-            time.sleep(ASK_AGAIN_S)
+            self.pause(ASK_AGAIN_S)
 
-    def wait_for(self, pattern: bytes, timeout_s: float) -> re.Match[bytes]:
-        """Read the console until it shows the pattern; what stood before it is taken off. Raises PiError."""
-        give_up_s = time.monotonic() + timeout_s
-        while not (found := re.search(pattern, self.heard)):
-            self.console.settimeout(max(0.1, give_up_s - time.monotonic()))
-            try:
-                piece = self.console.recv(65536)
-            except TimeoutError:
-                piece = b""
-            if not piece or time.monotonic() > give_up_s:
+    def pause(self, duration_s: float) -> None:
+        """Let the guest's clock go on. Raises PiError when it stands still."""
+        until_ms = self.now_ms + 1000 * duration_s
+        with self._news:
+            if not self._news.wait_for(lambda: self.now_ms >= until_ms, STALLED_S):
+                raise PiError("its clock stands still")
+
+    def wait_for(self, pattern: bytes, timeout_s: float = STALLED_S) -> re.Match[bytes]:
+        """Listen until the console has shown the pattern; what stood before it is taken off. Raises PiError."""
+        give_up_ms = self.now_ms + 1000 * timeout_s
+
+        def shown() -> re.Match[bytes] | bool | None:
+            return re.search(pattern, self.heard) or self.now_ms > give_up_ms
+
+        with self._news:
+            found = self._news.wait_for(shown, STALLED_S)
+            if not isinstance(found, re.Match):
                 raise PiError(f"no {pattern!r} on the console:\n{self.heard[-3000:].decode(errors='replace')}")
-            self.heard += piece
-        self.heard = self.heard[found.end() :]
+            self.heard = self.heard[found.end() :]
         return found
 
 

@@ -51,7 +51,7 @@ def situation(wiring: str, state: State, pack: BatterySnapshot = PACK, **changes
         breakdowns=frozenset(), offset_a=0.0, charge_limit_w=0.0, discharge_limit_w=0.0, corrupt=0, soc_jumped=False,
         weld_measured=False, tries=0, closings_hour=0, closings_day=0, feedback_lost=False,
         unclean=False, unclean_day=0, started_ms=0, inverter_zero_ms=20_000, inverter_silent_ms=60_000,
-        inverter_follow_ms=8_000, inverter_asks=True, recovering=False, shadow=False,
+        inverter_follow_ms=8_000, inverter_asks=True, recovering=False, shadow=False, since_ms=0,
     )._replace(**changes)  # fmt: skip
 
 
