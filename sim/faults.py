@@ -735,6 +735,9 @@ RELAYS: Mapping[str, Make] = {
     "feedback lost": lambda d, b: FeedbackLost(member=_relay(d, b)),
     "feedback stuck": lambda d, b: FeedbackStuck(member=_relay(d, b), says=d.random() < 0.5),
     "bounce": lambda d, b: Bounce(member=_relay(d, b)),
+    "negative told closed": lambda d, b: FeedbackStuck(member=Contactor.NEGATIVE, says=True),
+    "positive weld": lambda d, b: Weld(member=Contactor.POSITIVE),
+    "positive unseen": lambda d, b: FeedbackStuck(member=Contactor.POSITIVE, says=False),
 }
 LINK: Mapping[str, Make] = {
     "resistor": lambda d, b: Resistor(ohm=d.choice((1e9, 0.5, 10.0, 500.0))),
@@ -772,6 +775,8 @@ TESLA: Mapping[str, Make] = {
     "pyro": lambda d, b: InThePack(attribute="pyro_blown", value=True),
     "heat": lambda d, b: InThePack(attribute="temp_c", value=d.choice((62.0, -3.0, 48.0))),
     "frozen ids": lambda d, b: InThePack(attribute="frozen", value=set(_ids(d, b))),
+    "status frozen": lambda d, b: InThePack(attribute="frozen", value={0x212}),
+    "contactors frozen": lambda d, b: InThePack(attribute="frozen", value={0x20A}),
 }
 LEAF: Mapping[str, Make] = {
     "bad cell": PACK["bad cell"],
@@ -905,7 +910,7 @@ _UNSEEN = Stage(S.VERIFYING_OPEN, 0, 8_000, ("link sensor lost", "feedback lost"
 _LOADED = Stage(S.RUNNING, 2_500, 40_000, ("steady load", "stop"))
 TRAPS: tuple[Trap, ...] = (
     Trap((S.STARTING, S.FAULT, G.SIGNALS_OVERDUE), "own",
-         (Stage(S.STARTING, 0, 9_000, ("bus-off",)), Stage(S.STARTING, 7_930, 300, ("feedback stuck",)))),
+         (Stage(S.STARTING, 0, 9_000, ("bus-off",)), Stage(S.STARTING, 7_930, 300, ("negative told closed",)))),
     Trap((S.CLOSING_NEGATIVE, S.LOCKED_OUT, G.WELDED), "own", (Stage(S.CLOSING_NEGATIVE, 0, 2_500, _WELD),)),
     Trap((S.CLOSING_NEGATIVE, S.VERIFYING_OPEN, G.NEGATIVE_OVERDUE), "own",
          (Stage(S.CLOSING_NEGATIVE, 0, 2_500, ("feedback lost",)),)),
@@ -915,27 +920,28 @@ TRAPS: tuple[Trap, ...] = (
          (Stage(S.PRECHARGING, 0, 700, ("resistor",)), Stage(S.COOLING_DOWN, 0, 2_500, _WELD))),
     Trap((S.CLOSING_POSITIVE, S.LOCKED_OUT, G.WELDED), "own", (Stage(S.CLOSING_POSITIVE, 0, 2_500, _WELD),)),
     Trap((S.CLOSING_POSITIVE, S.CLOSING_POSITIVE, G.WELDED), "own",
-         (Stage(S.CLOSING_POSITIVE, 0, 2_500, _WELD), Stage(S.CLOSING_POSITIVE, 130, 700, ("short circuit",)))),
+         (Stage(S.CLOSING_POSITIVE, 0, 2_500, _WELD), Stage(S.CLOSING_POSITIVE, 190, 700, ("short circuit",)))),
     Trap((S.CLOSING_POSITIVE, S.CLOSING_POSITIVE, G.STOP), "own",
          (Stage(S.CLOSING_POSITIVE, 90, 2_500, ("short circuit", "stop")),)),
     Trap((S.CLOSING_POSITIVE, S.CLOSING_POSITIVE, G.POSITIVE_OVERDUE), "own",
-         (Stage(S.CLOSING_POSITIVE, 450, 700, ("feedback stuck",)),
+         (Stage(S.CLOSING_POSITIVE, 450, 700, ("positive unseen",)),
           Stage(S.CLOSING_POSITIVE, 540, 700, ("short circuit",)))),
     Trap((S.CLOSING_POSITIVE, S.VERIFYING_OPEN, G.POSITIVE_OVERDUE), "own",
-         (Stage(S.CLOSING_POSITIVE, 450, 700, ("feedback stuck",)),)),
+         (Stage(S.CLOSING_POSITIVE, 450, 700, ("positive unseen",)),)),
     Trap((S.RUNNING, S.UNLOADING, G.WELDED), "own", (Stage(S.RUNNING, 0, 2_500, _WELD),)),
     Trap((S.UNLOADING, S.UNLOADING, G.UNLOAD_OVERDUE), "own",
          (_LOADED, Stage(S.UNLOADING, 7_940, 700, ("short circuit",)))),
     Trap((S.OPENING_POSITIVE, S.OPENING_POSITIVE, G.OPEN_NOW), "own",
          (Stage(S.RUNNING, 2_500, 200, ("stop",)),
-          Stage(S.OPENING_POSITIVE, 0, 8_000, ("weld", "short circuit")))),
+          Stage(S.OPENING_POSITIVE, 0, 8_000, ("positive weld", "short circuit")))),
     Trap((S.VERIFYING_OPEN, S.STANDBY, G.VERIFY_OVERDUE), "own", (Stage(S.RUNNING, 2_500, 200, ("stop",)), _UNSEEN)),
     Trap((S.VERIFYING_OPEN, S.FAULT, G.VERIFY_OVERDUE), "own",
          (Stage(S.RUNNING, 2_500, 200, ("driver breaks",)), _UNSEEN)),
-    Trap((S.WAKING_PACK, S.LOCKED_OUT, G.WELDED), "pack", (Stage(S.WAKING_PACK, 0, 8_000, ("frozen ids", "welds")),)),
+    Trap((S.WAKING_PACK, S.LOCKED_OUT, G.WELDED), "pack",  # its frozen status hides the fault that would act first
+         (Stage(S.WAKING_PACK, 0, 8_000, ("status frozen", "welds")),)),
     Trap((S.WAKING_PACK, S.FAULT, G.PACK_REFUSES), "pack", (Stage(S.WAKING_PACK, 0, 8_000, ("blocks",)),)),
     Trap((S.WAKING_PACK, S.COOLING_DOWN, G.WAKING_OVERDUE), "pack",
-         (Stage(S.WAKING_PACK, 0, 2_500, ("frozen ids",)),)),
+         (Stage(S.WAKING_PACK, 0, 20_000, ("contactors frozen",)),)),
     Trap((S.UNLOADING, S.VERIFYING_OPEN, G.UNLOAD_OVERDUE), "pack", (_LOADED,)),
 )  # fmt: skip
 CARRYING = (State.CLOSING_POSITIVE, State.RUNNING, State.UNLOADING, State.OPENING_POSITIVE)

@@ -729,7 +729,7 @@ class ReportedIsCommandedIsFedBack(Invariant):
         wanted = TO_BE_CLOSED[now.state] & WIRED[now.settings.wiring]
         if now.closed != wanted and not now.refusal:
             return f"{_names(now.closed)} commanded in {now.state.value}"
-        if before.now_ms == now.started_ms:
+        if before.now_ms == now.started_ms or before.broken:  # in a tick that broke nothing was compared
             self.since_ms = {}
         if not self.premise(bool(now.feedback)):
             return ""
