@@ -741,6 +741,8 @@ RELAYS: Mapping[str, Make] = {
 }
 LINK: Mapping[str, Make] = {
     "resistor": lambda d, b: Resistor(ohm=d.choice((1e9, 0.5, 10.0, 500.0))),
+    "broken resistor": lambda d, b: Resistor(ohm=1e9),
+    "high resistor": lambda d, b: Resistor(ohm=700.0),
     "leaky link": lambda d, b: LeakyLink(ohm=d.choice((5.0, 100.0, 1_700.0))),
     "link sensor stuck": lambda d, b: LinkSensorStuck(volts=d.choice((0.0, 180.0, 340.0, 360.0))),
     "link sensor lost": lambda d, b: LinkSensorLost(),
@@ -915,9 +917,12 @@ TRAPS: tuple[Trap, ...] = (
     Trap((S.CLOSING_NEGATIVE, S.VERIFYING_OPEN, G.NEGATIVE_OVERDUE), "own",
          (Stage(S.CLOSING_NEGATIVE, 0, 2_500, ("feedback lost",)),)),
     Trap((S.PRECHARGING, S.LOCKED_OUT, G.WELDED), "own", (Stage(S.PRECHARGING, 0, 2_500, _WELD),)),
-    Trap((S.PRECHARGING, S.COOLING_DOWN, G.PRECHARGE_FAILED), "own", (Stage(S.PRECHARGING, 0, 700, ("resistor",)),)),
+    Trap((S.PRECHARGING, S.COOLING_DOWN, G.PRECHARGE_FAILED), "own",
+         (Stage(S.PRECHARGING, 0, 700, ("broken resistor",)),)),
+    Trap((S.PRECHARGING, S.COOLING_DOWN, G.PRECHARGE_OVERDUE), "own",
+         (Stage(S.PRECHARGING, 0, 8_000, ("high resistor",)),)),
     Trap((S.COOLING_DOWN, S.LOCKED_OUT, G.WELDED), "own",
-         (Stage(S.PRECHARGING, 0, 700, ("resistor",)), Stage(S.COOLING_DOWN, 0, 2_500, _WELD))),
+         (Stage(S.PRECHARGING, 0, 700, ("broken resistor",)), Stage(S.COOLING_DOWN, 0, 2_500, _WELD))),
     Trap((S.CLOSING_POSITIVE, S.LOCKED_OUT, G.WELDED), "own", (Stage(S.CLOSING_POSITIVE, 0, 2_500, _WELD),)),
     Trap((S.CLOSING_POSITIVE, S.CLOSING_POSITIVE, G.WELDED), "own",
          (Stage(S.CLOSING_POSITIVE, 0, 2_500, _WELD), Stage(S.CLOSING_POSITIVE, 190, 700, ("short circuit",)))),
