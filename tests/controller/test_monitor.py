@@ -271,6 +271,18 @@ def test_each_direction_is_forbidden_by_its_own_limits_and_by_all_that_opens():
     assert [r.id for r in some.discharge_forbidden] == [Event.ESTOP_OPEN, Event.CELL_UNDERVOLTAGE, *both]
 
 
+def test_one_cause_can_be_asked_whether_it_is_held():
+    faults = Faults({FAULT: Track(held=True), Event.HVIL_OPEN: Track(active_since_ms=1)})
+    asked = (FAULT, Event.HVIL_OPEN, Event.ESTOP_OPEN)
+    assert [faults.holds(event) for event in asked] == [True, False, False]
+
+
+def test_where_nothing_disconnects_what_acts_while_current_flows_is_held():
+    flows, stands = ({"pack": {"current_a": amps}, **BAD} for amps in (-5.1, -5.0))
+    assert Ticks(state=State.STANDBY, wiring="none").run_ms(200, **flows).holds(FAULT)
+    assert not Ticks(state=State.STANDBY, wiring="none").run_ms(200, **stands).holds(FAULT)
+
+
 def test_a_cause_that_is_only_held_does_not_act():
     assert faults(BMS_FAULT=HELD).active_since_ms(FAULT) is None
     assert NO_FAULTS.active_since_ms(FAULT) is None
