@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test campaign planted slow coverage mutation pi-test wheels lint types verify diagrams docs recording bench clean
+.PHONY: demo test campaign slow coverage mutation pi-test wheels lint types verify diagrams docs recording bench clean
 
 demo: $(VENV)/.installed
 	@mkdir -p out
@@ -18,10 +18,7 @@ test: $(VENV)/.developing
 	$(BIN)/pytest -n auto -m "not slow and not campaign and not pi"
 
 campaign: $(VENV)/.developing
-	$(BIN)/pytest -s -m campaign tests/sim
-
-planted: $(VENV)/.developing
-	$(BIN)/pytest -v -s -m campaign tests/mutation
+	$(BIN)/pytest -s -m campaign
 
 slow: $(VENV)/.developing
 	$(BIN)/pytest -n auto -m slow

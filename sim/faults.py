@@ -936,6 +936,7 @@ TRAPS: tuple[Trap, ...] = (
     Trap((S.RUNNING, S.UNLOADING, G.WELDED), "own", (Stage(S.RUNNING, 0, 2_500, _WELD),)),
     Trap((S.UNLOADING, S.UNLOADING, G.UNLOAD_OVERDUE), "own",
          (_LOADED, Stage(S.UNLOADING, 7_940, 700, ("short circuit",)))),
+    Trap((S.UNLOADING, S.OPENING_POSITIVE, G.UNLOAD_OVERDUE), "own", (_LOADED,)),
     Trap((S.OPENING_POSITIVE, S.OPENING_POSITIVE, G.OPEN_NOW), "own",
          (Stage(S.RUNNING, 2_500, 200, ("stop",)),
           Stage(S.OPENING_POSITIVE, 0, 8_000, ("positive weld", "short circuit")))),
