@@ -358,6 +358,9 @@ def test_what_does_not_go_together_is_refused() -> None:
         "Tesla Model 3/Y cannot be wired as `own`"
     )
     assert only(RIGHT.replace("nca", "lto")).message == "Tesla Model 3/Y has no cells of `lto`"
+    black = RIGHT.replace("byd_modbus", "black").replace('"pack"', '"pack+inverter"')
+    assert only(black + INVERTER_RELAY).message == "Black Box does not precharge itself behind a relay"
+    assert problems(black.replace("black", "byd_modbus") + INVERTER_RELAY) == []
 
 
 @pytest.mark.parametrize(("row", "other"), [
@@ -378,9 +381,6 @@ def test_an_inverter_that_ignores_a_limit_of_0_needs_a_relay_between_it_and_the_
     assert found["wiring.kind"] == (
         "an inverter of the profile `deye` ignores a limit of 0, and nothing could disconnect it"
     )
-    black = RIGHT.replace("byd_modbus", "black").replace('"pack"', '"pack+inverter"')
-    assert only(black + INVERTER_RELAY).message == "Black Box does not precharge itself behind a relay"
-    assert problems(black.replace("black", "byd_modbus") + INVERTER_RELAY) == []
 
 
 def test_an_unverified_precharge_needs_resistor_and_capacitors() -> None:

@@ -174,7 +174,8 @@ CASES: Mapping[Event, list[Case]] = {
     E.PACK_VOLTAGE_HIGH: said("pack_voltage_v", (96 * 4.15, False), (398.5, True)),
     E.PACK_VOLTAGE_LOW: said("pack_voltage_v", (96 * 3.10, False), (297.5, True)),
     E.PACK_VOLTAGE_CRITICAL: [
-        *said("pack_voltage_v", (1.02 * PACK_OF.design_max_v, False), (406.4, True), (291.7, False), (291.6, True)),
+        *said("pack_voltage_v", (406.3, False), (406.4, True), (291.7, False), (291.6, True)),
+        ({"pack": {"pack_voltage_v": 1.02 * PACK_OF.design_max_v}}, False),
         *(({**case, "recovering": True}, bad)
           for case, bad in said("pack_voltage_v", (192.0, False), (191.9, True), (406.4, True))),
     ],

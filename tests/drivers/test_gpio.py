@@ -171,9 +171,12 @@ def test_a_closed_contact_pulls_the_pin_to_ground_and_a_broken_wire_reads_open()
 
 
 def test_an_input_that_cannot_be_read_is_open_and_raises_nothing(failing: set[int]):
-    port = GpioInputs(MockFactory(pin_class=FailingPin), estop=24)
+    pins = MockFactory(pin_class=FailingPin)
+    port = GpioInputs(pins, estop=24, interlock=16)
+    pins.pin(24).drive_low()
+    pins.pin(16).drive_low()
     failing.add(24)
-    assert port.read() == Pins(False, None)
+    assert port.read() == Pins(False, True)
 
 
 def test_an_input_that_cannot_be_read_at_the_start_is_refused(failing: set[int]):

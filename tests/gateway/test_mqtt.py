@@ -537,8 +537,8 @@ def test_whoever_floods_it_is_answered_now_and_then_and_a_stop_still_works(tmp_p
     scenario(story)
 
 
-def message(payload: str, number: int = 0) -> aiomqtt.Message:
-    return aiomqtt.Message("bms/control", payload.encode(), 1, False, number, None)
+def message(payload: str) -> aiomqtt.Message:
+    return aiomqtt.Message("bms/control", payload.encode(), 1, False, 0, None)
 
 
 def test_a_stop_is_taken_although_the_list_is_full_and_what_went_is_counted():

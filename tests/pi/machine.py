@@ -24,7 +24,7 @@ KERNEL_ARGUMENTS = (
 )
 ICOUNT = "shift=0,sleep=off"
 """The guest's clock counts its instructions, 1 ns each, and jumps while it idles: however busy this machine is, the
-guest is a steady one of about a Pi 3's speed. With one processor, since QEMU lets several take turns, and one that
+guest is a steady one. With one processor, since QEMU lets several take turns, and one that
 waits for its turn is late.
 """
 TELL_THE_TIME = """
@@ -36,7 +36,7 @@ while True:
 """The guest's clock on its console, for everybody who has to live by it."""
 TOLD_TIME = re.compile(rb"\036(\d+)\037")
 ASK_AGAIN_S = 2.0
-"""On the guest's clock, as every time here but STALLED_S. Each question costs it a tenth of a second."""
+"""On the guest's clock, as every time here but STALLED_S. Each question costs the guest time of its own."""
 STALLED_S = 900.0
 """On the clock on the wall: longer than any wait in the tests."""
 LOST = 99

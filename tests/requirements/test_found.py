@@ -1,4 +1,4 @@
-"""Violations found by the generated lives, as short as they get, each mended."""
+"""Violations found by generated lives, as short as they get, and by reviews; each mended."""
 
 import pytest
 
