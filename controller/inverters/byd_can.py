@@ -128,13 +128,10 @@ def stopping_soc_pct(view: InverterView, profile: Profile, told_pct: float | Non
     """
     if not profile.stops_by_soc:
         return None
-    gives = not nothing(offered_a(view, view.max_discharge_w, profile))
-    takes = not nothing(offered_a(view, view.max_charge_w, profile))
-    if gives and takes:
-        return None
-    if gives or takes:
-        return 100.0 if gives else 0.0
-    return told_pct if told_pct is not None else 100.0 if number(view.soc_pct) >= 50.0 else 0.0
+    refused = Refusals.of(view, profile)
+    if refused.charge and refused.discharge:
+        return told_pct if told_pct is not None else 100.0 if number(view.soc_pct) >= 50.0 else 0.0
+    return 100.0 if refused.charge else 0.0 if refused.discharge else None
 
 
 def values(view: InverterView, profile: Profile) -> dict[str, float]:

@@ -84,6 +84,7 @@ class Faults:
         return tuple(r for r in self._acting if r.discharge and _limits(r))
 
     def holds(self, event: Event) -> bool:
+        """Whether a cause is held; of `held` the one question a tick asks."""
         track = self.tracks.get(event)
         return track is not None and track.held
 

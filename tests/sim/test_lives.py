@@ -10,12 +10,12 @@ import pytest
 from controller import supervisor
 from controller.ports import CommandKind
 from sim import lives
-from sim.faults import TRAPS, Ambush, LoadSurge, Trap
+from sim.faults import TRAPS, Ambush, DriverBreaks, LoadSurge, RelayBoardDead, Trap
 from sim.garage import Build, Garage
 from sim.invariants import INVARIANTS
 from sim.lives import FULL, JUDGED, Life, Summary, campaign, live, shrink, tasks
 from sim.recording import open_recording
-from statecharts.supervisor import SUPERVISOR, Guard, State
+from statecharts.supervisor import SUPERVISOR, Contactor, Guard, State
 
 SHORT_MS = 6_000
 
@@ -75,6 +75,14 @@ def test_a_reaction_that_waited_for_the_fuse_is_told_apart_with_a_budget_of_its_
     (name,) = garage.invariants.worst_ms
     assert name == "overcurrent, behind the fuse"
     assert lives.BUDGETS_MS["overcurrent"] < garage.invariants.worst_ms[name] <= lives.BUDGETS_MS[name]
+
+
+def test_a_contradiction_is_not_counted_through_ticks_that_broke():
+    garage = Garage(Build("own", hurried=True, welded=frozenset({Contactor.NEGATIVE}))).ask(CommandKind.ENABLE)
+    faults = (DriverBreaks(), RelayBoardDead())
+    garage.plan(Ambush(0, 60_000, state=State.STARTING, for_ms=8_000, faults=faults))
+    garage.run_ms(9_000)
+    assert garage.broken == []
 
 
 def test_a_life_is_exported_as_a_recording_and_its_inputs(tmp_path: Path):
